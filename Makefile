@@ -1,0 +1,49 @@
+# Each target builds what it needs in .venv first. PYTHON picks the interpreter (3.11 or newer).
+PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
+	command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+JOBS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check format clean
+
+help:
+	@echo "make demo    the whole line on a simulated arm: collect, train, evaluate, package, loop -> outputs/lift/report.html"
+	@echo "make test    the test suite"
+	@echo "make check   ruff, mypy --strict, import rules"
+	@echo "make format  let ruff reformat"
+	@echo "make clean   remove .venv and caches (never data)"
+
+install: $(READY)
+
+$(READY): pyproject.toml constraints.txt .ci/system_libs.sh
+	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or newer is needed; install it or run: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@bash .ci/system_libs.sh
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { \
+		echo "error: $(PYTHON) cannot make a virtual environment; on Debian/Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train,sim,dev]'
+	@# gym-pusht asks for opencv-python, whose files would overwrite the headless build's; it needs none of the rest.
+	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt gym-pusht
+	@touch $(READY)
+
+demo: $(READY)
+	$(BIN)/robot-rl demo
+
+test: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache *.egg-info

@@ -1,0 +1,1 @@
+"""Calibration of cameras, hand-eye and latency."""

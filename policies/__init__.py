@@ -1,0 +1,1 @@
+"""Encoders, denoisers and chunk models."""

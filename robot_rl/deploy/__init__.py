@@ -1,0 +1,1 @@
+"""The robot side: bundle in, actions out. Starts without torch."""

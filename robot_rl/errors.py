@@ -1,0 +1,45 @@
+"""Every error this project raises on purpose, in one tree.
+
+A message names the field, what was expected, what came, and what to do about it.
+"""
+
+from __future__ import annotations
+
+
+class RobotRLError(Exception):
+    """Root of all errors raised on purpose."""
+
+
+class SpecError(RobotRLError, ValueError):
+    """An array, a stream or a message is not what its spec says."""
+
+
+class StoreError(RobotRLError):
+    """The episode store, or an episode in it, cannot be read or written as asked."""
+
+
+class DataFormatError(RobotRLError, ValueError):
+    """A foreign data set is not what its format promises."""
+
+
+class ConfigError(RobotRLError, ValueError):
+    """A setting is unknown, missing or contradicts another."""
+
+
+class BundleError(RobotRLError):
+    """A policy bundle is incomplete, altered, or does not fit this robot."""
+
+
+class SafetyStop(RobotRLError):  # noqa: N818 - it is an event first and an error second
+    """Motion was stopped; the message says by which check."""
+
+
+class SimulationError(RobotRLError):
+    """A simulated robot or task cannot be built or has diverged."""
+
+
+class MissingExtraError(RobotRLError, ImportError):
+    """An optional dependency is needed for what was asked."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"{package} is needed here but not installed; run: pip install 'robot-rl[{extra}]'")

@@ -1,0 +1,1 @@
+"""Seeded rollouts, exact statistics, reports."""

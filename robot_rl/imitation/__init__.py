@@ -1,0 +1,1 @@
+"""Training chunk models by imitation."""

@@ -1,0 +1,1 @@
+"""MuJoCo arms and tasks behind the Env protocol."""
