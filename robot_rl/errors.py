@@ -30,6 +30,14 @@ class BundleError(RobotRLError):
     """A policy bundle is incomplete, altered, or does not fit this robot."""
 
 
+class CheckpointError(RobotRLError):
+    """A training checkpoint is missing, incomplete or altered."""
+
+
+class TrainingError(RobotRLError):
+    """Training cannot go on, for example because the loss is no longer a number."""
+
+
 class SafetyStop(RobotRLError):  # noqa: N818 - it is an event first and an error second
     """Motion was stopped; the message says by which check."""
 
@@ -38,8 +46,13 @@ class SimulationError(RobotRLError):
     """A simulated robot or task cannot be built or has diverged."""
 
 
+class EvaluationError(RobotRLError):
+    """Some seeds of an evaluation could not be played; the message names each with its traceback."""
+
+
 class MissingExtraError(RobotRLError, ImportError):
     """An optional dependency is needed for what was asked."""
 
-    def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f"{package} is needed here but not installed; run: pip install 'robot-rl[{extra}]'")
+    def __init__(self, package: str, extra: str, *, command: str = "") -> None:
+        run = command if command else f"pip install 'robot-rl[{extra}]'"
+        super().__init__(f"{package} is needed here but not installed; run: {run}")
