@@ -29,7 +29,9 @@ def check_chain(model: ChainModel, obs: dict[str, torch.Tensor], noise: torch.Te
         assert torch.equal(model.chain(obs, noise, later)[:, :-1], chain[:, :-1])
 
 
-def check_log_prob(model: ChainModel, obs: dict[str, torch.Tensor], noise: torch.Tensor, step_noise: torch.Tensor) -> None:
+def check_log_prob(
+    model: ChainModel, obs: dict[str, torch.Tensor], noise: torch.Tensor, step_noise: torch.Tensor
+) -> None:
     """Each transition is Gaussian: against its mean, drawing z costs ||z||^2 / 2; and the parameters get a gradient."""
     with torch.no_grad():
         chain = model.chain(obs, noise, step_noise)
