@@ -7,7 +7,7 @@ from tests.contracts.chunk_model import check_chunk_model, draws
 
 
 def check_chain_model(model: ChainModel, obs: dict[str, torch.Tensor], target: torch.Tensor, n_steps: int) -> None:
-    """Check all the contract of a chain of `n_steps` Gaussian transitions; other arguments as of `check_chunk_model`."""
+    """Check all the contract of a chain of `n_steps` Gaussian transitions; the rest as of `check_chunk_model`."""
     check_chunk_model(model, obs, target)
     assert isinstance(model, ChainModel)
     noise, _ = draws(model, len(target))
@@ -18,7 +18,7 @@ def check_chain_model(model: ChainModel, obs: dict[str, torch.Tensor], target: t
 
 
 def check_chain(model: ChainModel, obs: dict[str, torch.Tensor], noise: torch.Tensor, step_noise: torch.Tensor) -> None:
-    """K transitions make K + 1 states; the same noises make the same chain, and a state knows only the noise before it."""
+    """K transitions make K + 1 states; the chain repeats with its noises, and a state knows only those before it."""
     with torch.no_grad():
         chain = model.chain(obs, noise, step_noise)
         assert chain.shape == (len(noise), step_noise.shape[1] + 1, *noise.shape[1:])

@@ -72,7 +72,7 @@ def check_loss(model: ChunkModel, obs: dict[str, torch.Tensor], target: torch.Te
 
 
 def check_padding_is_ignored(model: ChunkModel, obs: dict[str, torch.Tensor], target: torch.Tensor) -> None:
-    """What stands in a step that the mask leaves out changes nothing, to the last bit; a fully padded batch is finite."""
+    """What stands in a masked step changes nothing, to the last bit; a fully padded batch is finite."""
     noise, u = draws(model, len(target))
     mask = torch.ones(target.shape[:2], dtype=torch.bool)
     mask[:, model.horizon // 2 :] = False
