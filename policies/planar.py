@@ -23,7 +23,7 @@ class PlanarEncoder(Encoder):
 
     Features of one step: point and body in the arena (4), the body's sine and cosine (2), the point in the body's
     frame (2), the goal's position in the body's frame (2), sine and cosine of the angle error (2), position error
-    saturating in the arena's and the body's frame (4), angle error saturating (1), and since the step before: the
+    saturating in the arena's and the body's frame (4), sine of the angle error saturating (1), and since the step before: the
     point's motion (2), the body's (2) and its turn (1).
 
     Args:
@@ -80,12 +80,11 @@ class PlanarEncoder(Encoder):
         error = torch.cat([x - place[..., :1], y - place[..., 1:]], dim=-1)
         error_in_body = _turned_back(error, angle)
         off = angle - turn
-        off_wrapped = torch.atan2(off.sin(), off.cos())
         features = [
             (point - self.arena) / self.arena, (place - self.arena) / self.arena, angle.sin(), angle.cos(),
             _turned_back(point - place, angle) / self.size, error_in_body / self.size, off.sin(), off.cos(),
             torch.tanh(error / self.near), torch.tanh(error_in_body / self.near),
-            torch.tanh(off_wrapped / self.near_rad),
+            torch.tanh(off.sin() / self.near_rad),
             _motion(point) / self.speed, _motion(place) / (self.speed / 2), _motion(angle).sin() * 10.0,
         ]  # fmt: skip
         return torch.cat(features, dim=-1)

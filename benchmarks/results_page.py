@@ -1,0 +1,64 @@
+"""Makes docs/results.md from benchmarks/results/*.json, so that no figure is typed by hand."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from benchmarks._results import DOC_IMAGES, RESULTS
+
+TITLES = {
+    "pusht_replay": "PushT: recorded actions replayed through our import and environment",
+    "pusht_imitation": "PushT: imitation from 206 human demonstrations",
+    "lift_imitation": "Lift: imitation from 100 scripted demonstrations",
+    "loader": "Loader: random training windows per second",
+    "store_kill": "Episode store: kill -9 of a writer",
+    "store_scale": "Episode store: many episodes",
+    "store_codecs": "Episode store: image codecs",
+    "onnx_parity": "ONNX against torch",
+    "loop_latency": "Control loop: latency and lateness",
+}
+HEAD = """# Results
+
+Made by `python -m benchmarks.results_page` from `benchmarks/results/*.json`.
+Each figure was measured by the command beside it. Success rates carry exact (Clopper-Pearson) 95 % intervals, means
+bootstrap intervals. All on two CPU cores without a GPU.
+"""
+
+
+def _number(value: Any) -> str:
+    """Return a figure with as many digits as it deserves."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "" if value is None else str(value)
+
+
+def _row(row: dict[str, Any]) -> str:
+    interval = row["interval"]
+    span = f" [{_number(interval[0])}, {_number(interval[1])}]" if isinstance(interval, list) else ""
+    unit = f" {row['unit']}" if row["unit"] else ""
+    cells = (row["claim"], f"{_number(row['value'])}{unit}{span}", _number(row["seeds"]), _number(row["baseline"]))
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _section(name: str, rows: list[dict[str, Any]]) -> str:
+    commands = sorted({row["command"] for row in rows})
+    machines = sorted({row["machine"] for row in rows})
+    lines = [f"## {TITLES.get(name, name)}", "", *(f"`{command}`" for command in commands), ""]
+    lines += ["| claim | value | seeds | baseline |", "|---|---|---|---|", *map(_row, rows), ""]
+    lines += [f"Machine: {'; '.join(machines)}.", ""]
+    if (DOC_IMAGES / f"{name}.png").exists():
+        lines += [f"![{name}](img/{name}.png)", ""]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Write the page."""
+    found = {path.stem: json.loads(path.read_text()) for path in RESULTS.glob("*.json")}
+    order = [name for name in TITLES if name in found] + sorted(set(found) - set(TITLES))
+    page = HEAD + "\n" + "\n".join(_section(name, found[name]) for name in order)
+    (DOC_IMAGES.parent / "results.md").write_text(page)
+
+
+if __name__ == "__main__":
+    main()

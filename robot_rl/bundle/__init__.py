@@ -1,0 +1,17 @@
+"""The policy bundle: the only way from learner to robot, an immutable directory that proves its own contents."""
+
+from __future__ import annotations
+
+from robot_rl.bundle.directory import PolicyBundle, newest_accepted, refuse_existing
+from robot_rl.bundle.manifest import FORMAT_VERSION, Graph, Manifest, Parity, TensorInfo
+
+__all__ = [
+    "FORMAT_VERSION",
+    "Graph",
+    "Manifest",
+    "Parity",
+    "PolicyBundle",
+    "TensorInfo",
+    "newest_accepted",
+    "refuse_existing",
+]

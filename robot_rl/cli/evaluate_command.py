@@ -1,0 +1,95 @@
+"""`robot-rl evaluate`: seeded rollouts of a bundle or a training run, with exact intervals, videos and a report."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from rich.console import Console
+
+from robot_rl.bundle import PolicyBundle
+from robot_rl.cli.collect_command import bar
+from robot_rl.cli.config import build, plain
+from robot_rl.cli.model_card import ModelCard, torch_policy
+from robot_rl.errors import ConfigError
+from robot_rl.evaluation.parallel import evaluate
+from robot_rl.evaluation.report import write_report
+from robot_rl.evaluation.report_sections import evaluation_sections
+from robot_rl.evaluation.rollouts import EpisodeResult
+from robot_rl.evaluation.summary import EvaluationMeta, EvaluationSummary
+from robot_rl.evaluation.validation import ValidationRecord
+from robot_rl.interfaces import Env, Policy
+
+
+def make_env(node: dict[str, Any]) -> Env:
+    """Build an environment in a worker process."""
+    env: Env = build(node)
+    return env
+
+
+def make_onnx_policy(bundle: str) -> Policy:
+    """Build the robot-side policy of a bundle in a worker process."""
+    from robot_rl.deploy.onnx_policy import OnnxPolicy
+
+    return OnnxPolicy(PolicyBundle.open(bundle))
+
+
+def _subject(config: DictConfig) -> tuple[str, Callable[[], Policy]]:
+    """Return the name of what is evaluated and how to build it."""
+    if config.evaluate.what == "bundle":
+        bundle = PolicyBundle.open(config.bundle)
+        return bundle.id, partial(make_onnx_policy, config.bundle)
+    if config.evaluate.what == "run":
+        return f"run {ModelCard.load(config.run).data_digest[:12]}", partial(torch_policy, config.run)
+    raise ConfigError(f"`evaluate.what` must be bundle or run, got {config.evaluate.what!r}")
+
+
+def summarise(config: DictConfig, console: Console) -> EvaluationSummary:
+    """Run the rollouts, continuing an interrupted evaluation of the same policy."""
+    name, policy_factory = _subject(config)
+    env = plain(config.task.env)
+    command = shlex.join(["robot-rl", *sys.argv[1:]])
+    meta = EvaluationMeta(task=config.task.name, policy_id=name, env=env, command=command)
+    first, count = int(config.evaluate.first_seed), int(config.evaluate.episodes)
+    with bar(console) as progress:
+        task = progress.add_task(f"evaluating `{config.task.name}`", total=count)
+
+        def show(result: EpisodeResult) -> None:
+            progress.advance(task)
+
+        summary = evaluate(
+            partial(make_env, env),
+            policy_factory,
+            range(first, first + count),
+            workers=config.evaluate.workers,
+            on_result=show,
+            out_dir=config.evaluate.out,
+            video_episodes=config.evaluate.video_episodes,
+            meta=meta,
+        )
+    console.print(summary.headline())
+    return summary
+
+
+def attest(config: DictConfig, summary: EvaluationSummary) -> Path:
+    """Write the validation record into the bundle's `attestations/`."""
+    record = ValidationRecord.from_summary(summary, PolicyBundle.open(config.bundle).id)
+    return record.write(config.bundle)
+
+
+def run(config: DictConfig, console: Console) -> EvaluationSummary:
+    """Evaluate, write report.html, and attest the bundle if that is what was evaluated."""
+    summary = summarise(config, console)
+    out = Path(config.evaluate.out)
+    if config.evaluate.what == "bundle":
+        console.print(f"validation record: {attest(config, summary)}")
+    title = f"Evaluation of {config.task.name}"
+    sections = evaluation_sections(summary, folder=out)
+    report = write_report(out / "report.html", title=title, subtitle=summary.headline(), sections=sections)
+    console.print(f"report: {report}")
+    return summary

@@ -1,0 +1,87 @@
+"""`robot-rl <command> [key=value ...]`: finds the command's composition root and runs it."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.table import Table
+
+from robot_rl import __version__
+from robot_rl.cli.config import load_config
+from robot_rl.errors import ConfigError, RobotRLError
+
+COMMANDS = {
+    "demo": "the whole line: collect or import, train, package, evaluate, loop, one report",
+    "collect": "scripted demonstrations into an episode store",
+    "import": "a diffusion_policy Zarr replay buffer into an episode store (source=...)",
+    "export": "an episode store back into a diffusion_policy Zarr replay buffer (target=...)",
+    "train": "imitation: a chunk policy from the episode store",
+    "package": "the trained policy as a bundle: ONNX graphs, specs, hashes, parity",
+    "evaluate": "seeded rollouts with exact intervals, videos and a report",
+    "loop": "drive the simulated arm from a bundle in real time and measure latency",
+    "doctor": "check this machine: libraries, rendering, disk, threads",
+}
+
+
+def usage(console: Console) -> None:
+    """Print the table of commands."""
+    table = Table(title=f"robot-rl {__version__}", show_header=False, box=None, title_justify="left")
+    for name, text in COMMANDS.items():
+        table.add_row(f"[bold]{name}[/bold]", text)
+    console.print(
+        "usage: robot-rl <command> [key=value ...]     e.g. robot-rl train task=pusht train.steps=1000", markup=False
+    )
+    console.print(table)
+    console.print("robot-rl <command> --cfg prints the configuration a command would run with.")
+
+
+def run(command: str, overrides: Sequence[str], console: Console) -> None:
+    """Run one command.
+
+    Raises:
+        ConfigError: Unknown command or configuration.
+        RobotRLError: Whatever the command refuses.
+    """
+    if command not in COMMANDS:
+        raise ConfigError(f"unknown command `{command}`; there is {', '.join(COMMANDS)}")
+    show = "--cfg" in overrides
+    config = load_config([item for item in overrides if item != "--cfg"])
+    if show:
+        from robot_rl.cli.config import to_yaml
+
+        console.print(to_yaml(config), markup=False, highlight=False)
+        return
+    module = importlib.import_module(f"robot_rl.cli.{command}_command")
+    module.run(config, console)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Console entry point; returns the exit status (2 for a request that was refused, 130 for Ctrl-C)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    console = Console()
+    handler = RichHandler(console=console, show_path=False)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler], force=True)
+    for ours in ("robot_rl", "policies", "sim"):
+        logging.getLogger(ours).setLevel(logging.INFO)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        usage(console)
+        return 0
+    try:
+        run(arguments[0], arguments[1:], console)
+    except RobotRLError as error:
+        console.print(f"[bold red]{type(error).__name__}[/bold red]: ", end="")
+        console.print(str(error), markup=False)
+        return 2
+    except KeyboardInterrupt:
+        console.print("interrupted; the same command continues where this one stopped")
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

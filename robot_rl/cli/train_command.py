@@ -1,0 +1,67 @@
+"""`robot-rl train`: a chunk policy by imitation from the episode store. Resumes by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from omegaconf import DictConfig
+from rich.console import Console
+
+from robot_rl.cli.config import build, plain
+from robot_rl.cli.model_card import ModelCard
+from robot_rl.data.dataset import LazyEpisodes
+from robot_rl.data.normalizer import FieldStats, fit_stats
+from robot_rl.data.relative import fit_relative_stats
+from robot_rl.data.splits import split_episodes
+from robot_rl.data.store import EpisodeStore
+from robot_rl.data.windows import WindowDataset, WindowSpec
+from robot_rl.errors import StoreError
+from robot_rl.imitation.summary import TrainSummary
+from robot_rl.imitation.trainer import Trainer
+from robot_rl.values import Episode
+
+
+def datasets(config: DictConfig, store: EpisodeStore) -> tuple[WindowDataset, WindowDataset]:
+    """Return training and validation windows, split by episode."""
+    ids = store.ids()
+    if len(ids) < 2:
+        raise StoreError(f"the store at {config.store} has {len(ids)} episodes; training needs at least 2")
+    split = split_episodes(ids, val_fraction=config.train.val_fraction, seed=config.seed)
+    window = WindowSpec(n_obs=config.task.n_obs, horizon=config.task.horizon)
+    names, augment = plain(config.task.obs), build(config.train.augment)
+    sides: list[Sequence[Episode]] = [LazyEpisodes([ids[i] for i in side], store.episode) for side in split]
+    if augment is not None:
+        sides = [[more for episode in side for more in augment(episode)] for side in sides]
+    train, val = (WindowDataset(side, window, obs_names=names) for side in sides)
+    return train, val
+
+
+def _statistics(train: WindowDataset, relative_to: list[str]) -> dict[str, FieldStats]:
+    """Return statistics of the training windows, those of relative actions among them if the policy needs them."""
+    stats = fit_stats(train)
+    return {**stats, "action_relative": fit_relative_stats(train, relative_to)} if relative_to else stats
+
+
+def run(config: DictConfig, console: Console) -> TrainSummary:
+    """Train `policy` on `store` into `run`."""
+    store = EpisodeStore.open(config.store)
+    train, val = datasets(config, store)
+    card = ModelCard(
+        task=config.task.name,
+        policy=plain(config.policy),
+        spec=store.spec.select(plain(config.task.obs)),
+        stats=_statistics(train, plain(config.policy.relative_to)),
+        n_execute=config.task.n_execute,
+        data_digest=store.digest(),
+    )
+    import torch
+
+    torch.manual_seed(config.seed)
+    card.save(config.run)
+    settings = {key: value for key, value in plain(config.train).items() if key not in ("val_fraction", "augment")}
+    recorded = {"policy": card.policy, "data_digest": card.data_digest, "augment": plain(config.train.augment)}
+    trainer = Trainer(card.build_model(), train, val, run_dir=config.run, seed=config.seed, config=recorded, **settings)
+    console.print(f"{len(train)} training and {len(val)} validation windows from {len(store)} episodes")
+    summary = trainer.fit(resume="auto")
+    console.print(f"trained {summary.step} steps in {summary.seconds / 60:.1f} min; the run is in {config.run}")
+    return summary
