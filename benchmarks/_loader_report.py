@@ -78,6 +78,6 @@ def plot(runs: Runs, facts: Mapping[str, float]) -> None:
     axes.set(xscale="log", xlabel="random windows per second (bar: median, points: rounds)")
     axes.margins(x=0.15)
     sizes = ", ".join(f"{kind} {facts[f'MB {kind}']:.0f} MB" for kind in ("store", "video", "image"))
-    axes.set_title(f"2 cameras 240x320, 2 obs + 16 action steps; on disk: {sizes}", fontsize=9)
+    figure.suptitle(f"2 cameras 240x320, 2 obs + 16 action steps; on disk: {sizes}", fontsize=9)
     DOC_IMAGES.mkdir(parents=True, exist_ok=True)
     figure.savefig(DOC_IMAGES / "loader.png", dpi=130)

@@ -23,7 +23,7 @@ class PlanarEncoder(Encoder):
 
     Features of one step: point and body in the arena (4), the body's sine and cosine (2), the point in the body's
     frame (2), the goal's position in the body's frame (2), sine and cosine of the angle error (2), position error
-    saturating in the arena's and the body's frame (4), sine of the angle error saturating (1), and since the step before: the
+    saturating in both frames (4), sine of the angle error saturating (1), and since the step before: the
     point's motion (2), the body's (2) and its turn (1).
 
     Args:

@@ -56,3 +56,15 @@ class MissingExtraError(RobotRLError, ImportError):
     def __init__(self, package: str, extra: str, *, command: str = "") -> None:
         run = command if command else f"pip install 'robot-rl[{extra}]'"
         super().__init__(f"{package} is needed here but not installed; run: {run}")
+
+
+class CameraError(RobotRLError):
+    """A camera cannot be opened or gives something else than was asked of it."""
+
+
+class CameraTimeout(CameraError):  # noqa: N818 - it names what happened
+    """No frame came in time; the camera is still there, or being waited for."""
+
+
+class CameraLost(CameraError):  # noqa: N818 - it names what happened
+    """The camera is gone (unplugged, or its driver gave up); open it again when it is back."""

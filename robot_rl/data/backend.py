@@ -48,6 +48,9 @@ class Backend(Protocol):
     def publish(self, folder: Path, id: str) -> None:
         """Move a finished staging folder into the store."""
 
+    def forget(self, id: str) -> None:
+        """Drop what is cached of an episode's bytes."""
+
     def remove(self, id: str) -> None:
         """Take an episode out of sight."""
 
@@ -114,6 +117,10 @@ class LocalBackend:
             ) from error
         (target / layout.STAGING_FILE).unlink(missing_ok=True)
         fsync_dir(target.parent)
+
+    def forget(self, id: str) -> None:
+        """Drop what is cached of an episode's bytes."""
+        forget_maps(self.root / layout.EPISODES / id)
 
     def remove(self, id: str) -> None:
         """Take an episode out of sight."""
@@ -216,6 +223,9 @@ class RemoteBackend:
                 "uploaded when the store is next opened on this machine"
             ) from error
         shutil.rmtree(folder)
+
+    def forget(self, id: str) -> None:
+        """Nothing is cached here."""
 
     def remove(self, id: str) -> None:
         """Take an episode out of sight."""

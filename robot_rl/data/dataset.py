@@ -108,7 +108,7 @@ class EpisodeTable:
         *,
         subset: Sequence[int] | np.ndarray | None = None,
         max_memory_bytes: int = 2**30,
-        max_open: int = 512,
+        max_open: int = 64,
         threads: int = 2,
     ) -> None:
         if threads < 1:

@@ -82,6 +82,7 @@ def verify(backend: Backend, id: str) -> None:
     Raises:
         StoreError: Names the episode, the array and both checksums.
     """
+    backend.forget(id)
     streams = read_document(backend, id)["streams"]
     for name, about in streams.items():
         for array, entry in about["arrays"].items():

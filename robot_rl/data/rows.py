@@ -15,27 +15,39 @@ import numpy as np
 from robot_rl.data import frame_codec
 from robot_rl.values import Rows
 
-# Linux allows about 65,000 maps a process, and a large store has more files than that.
-_MAX_MAPS = 1024
+# Each map keeps a file descriptor, of which a process has 1,024 by default; a small file is read instead.
+_MAX_MAPS = 256
+_READ_BELOW = 2**16
 _maps: OrderedDict[tuple[str, int], np.ndarray] = OrderedDict()
 _maps_lock = threading.Lock()
 
 
 def mapped(path: Path, nbytes: int) -> np.ndarray:
-    """Return a file's bytes as a read-only map uint8[nbytes]; the newest 1,024 stay open."""
+    """Return a file's bytes, read-only uint8[nbytes]: a small file's read, a larger one's mapped; the newest stay open."""
     if nbytes == 0:
         return np.empty(0, np.uint8)
     key = (str(path), nbytes)
     with _maps_lock:
         found = _maps.get(key)
         if found is None:
-            found = np.memmap(path, np.uint8, "r", shape=(nbytes,)).view(np.ndarray)
+            found = _read(path, nbytes) if nbytes < _READ_BELOW else _map(path, nbytes)
             _maps[key] = found
             while len(_maps) > _MAX_MAPS:
                 _maps.popitem(last=False)
         else:
             _maps.move_to_end(key)
     return found
+
+
+def _read(path: Path, nbytes: int) -> np.ndarray:
+    array = np.frombuffer(path.read_bytes()[:nbytes], np.uint8)
+    if len(array) < nbytes:
+        raise ValueError(f"{path} has {len(array)} bytes, expected {nbytes}")
+    return array
+
+
+def _map(path: Path, nbytes: int) -> np.ndarray:
+    return np.memmap(path, np.uint8, "r", shape=(nbytes,)).view(np.ndarray)
 
 
 def forget_maps(folder: Path) -> None:

@@ -85,7 +85,7 @@ class WindowDataset:
         subset: Sequence[int] | np.ndarray | None = None,
         stride: int = 1,
         max_memory_bytes: int = 2**30,
-        max_open: int = 512,
+        max_open: int = 64,
         threads: int = 2,
     ) -> None:
         if stride < 1:
