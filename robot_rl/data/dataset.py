@@ -15,6 +15,7 @@ from typing import NamedTuple, overload
 
 import numpy as np
 
+from robot_rl.data.frame_cache import FrameCache
 from robot_rl.data.rows import RowView
 from robot_rl.errors import ConfigError, SpecError
 from robot_rl.values import Episode, Rows
@@ -96,7 +97,8 @@ class EpisodeTable:
         episodes: The episodes; a lazy sequence is opened once each here, and again only for what is not in memory.
         obs_names: Observations to serve; `None` takes all of the first episode.
         subset: Positions of the episodes to use; `None` takes all.
-        max_memory_bytes: Budget of the columns held in memory; the largest ones stay outside when it is exceeded.
+        max_memory_bytes: Budget of the columns held in memory; the largest ones stay outside when it is exceeded. What
+            they leave of it keeps decoded pictures.
         max_open: How many episodes to keep open for the columns outside.
         threads: Threads that read and decode; 1 means the caller's own.
     """
@@ -107,7 +109,7 @@ class EpisodeTable:
         obs_names: Sequence[str] | None,
         *,
         subset: Sequence[int] | np.ndarray | None = None,
-        max_memory_bytes: int = 2**30,
+        max_memory_bytes: int = 2**31,
         max_open: int = 64,
         threads: int = 2,
     ) -> None:
@@ -124,6 +126,10 @@ class EpisodeTable:
         self._columns, lengths, self.valid = self._scan(len(chosen), max_memory_bytes)
         self.starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
         """First row of each episode, and behind the last one the number of rows; int64 [episodes + 1]."""
+        cameras = {name: self.row_shape[name] for name in self.names if self.is_frame(name)}
+        left = max_memory_bytes - sum(column.nbytes for column in self._columns.values())
+        self.frames = FrameCache(len(self.valid), shapes=cameras, dtypes=self.dtype, budget=left)
+        """Decoded pictures kept so far."""
 
     @property
     def in_memory(self) -> tuple[str, ...]:
@@ -131,7 +137,7 @@ class EpisodeTable:
         return tuple(self._columns)
 
     def is_frame(self, name: str) -> bool:
-        """Whether one row of the column is a picture or a volume, which is kept in its own dtype and never cached."""
+        """Whether one row of the column is a picture or a volume, which keeps its own dtype."""
         return len(self.row_shape[name]) >= 3
 
     def _scan(self, n_episodes: int, budget: int) -> tuple[dict[str, np.ndarray], list[int], np.ndarray]:
@@ -179,8 +185,33 @@ class EpisodeTable:
 
     def gather(self, names: Sequence[str], rows: np.ndarray) -> dict[str, np.ndarray]:
         """Return the rows numbered `rows`, int64 [K], of each named column: arrays [K, ...] by name."""
-        held = {name: self._columns[name].take(rows, axis=0) for name in names if name in self._columns}
-        read = {n: np.empty((len(rows), *self.row_shape[n]), self.dtype[n]) for n in names if n not in held}
+        out = {name: self._columns[name].take(rows, axis=0) for name in names if name in self._columns}
+        frames = [name for name in names if self.is_frame(name)]
+        out |= self._read([name for name in names if name not in out and name not in frames], rows)
+        return out | (self._gather_frames(frames, rows) if frames else {})
+
+    def _gather_frames(self, names: Sequence[str], rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Take pictures from memory where they are kept, decode the others, and keep what there is room for."""
+        slots = self.frames.slots(rows)
+        missing = np.flatnonzero(slots < 0)
+        if not len(missing):
+            return {name: self.frames.take(name, slots) for name in names}
+        decoded = self._read(names, rows[missing])
+        if len(names) == sum(map(self.is_frame, self.names)):
+            distinct, first = np.unique(rows[missing], return_index=True)
+            self.frames.put(distinct, {name: column[first] for name, column in decoded.items()})
+        if len(missing) == len(rows):
+            return decoded
+        out = {}
+        for name in names:
+            out[name] = np.empty((len(rows), *self.row_shape[name]), self.dtype[name])
+            out[name][missing] = decoded[name]
+            out[name][slots >= 0] = self.frames.take(name, slots[slots >= 0])
+        return out
+
+    def _read(self, names: Sequence[str], rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Read the rows of named columns from the episodes."""
+        read = {name: np.empty((len(rows), *self.row_shape[name]), self.dtype[name]) for name in names}
         if read:
             unique, first, inverse = np.unique(rows, return_index=True, return_inverse=True)
             self._run(self._jobs(unique, first), read)
@@ -188,7 +219,7 @@ class EpisodeTable:
             again = np.flatnonzero(source != np.arange(len(rows)))
             for column in read.values():
                 column[again] = column[source[again]]
-        return held | read
+        return read
 
     def _jobs(self, unique: np.ndarray, positions: np.ndarray) -> list[_Job]:
         """Cut sorted row numbers into jobs that stay within one episode."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -141,10 +141,13 @@ class StatsAccumulator:
         return FieldStats(self._min, self._max, self._mean, std, q01, q99, self._count)
 
 
+@runtime_checkable
 class RowSource(Protocol):
     """What statistics are taken of; an `EpisodeTable` is one."""
 
-    names: Sequence[str]
+    @property
+    def names(self) -> Sequence[str]:
+        """Columns."""
 
     def is_frame(self, name: str) -> bool:
         """Whether the column holds pictures, which have fixed statistics."""
@@ -153,6 +156,7 @@ class RowSource(Protocol):
         """Yield every valid row once, in blocks."""
 
 
+@runtime_checkable
 class HasTable(Protocol):
     """A data set over a table; a `WindowDataset` is one."""
 

@@ -23,7 +23,7 @@ _maps_lock = threading.Lock()
 
 
 def mapped(path: Path, nbytes: int) -> np.ndarray:
-    """Return a file's bytes, read-only uint8[nbytes]: a small file's read, a larger one's mapped; the newest stay open."""
+    """Return a file's bytes, read-only uint8[nbytes]: read if small, else mapped; the newest are kept."""
     if nbytes == 0:
         return np.empty(0, np.uint8)
     key = (str(path), nbytes)

@@ -71,7 +71,8 @@ class WindowDataset:
         obs_names: Observations to serve; `None` takes all of the first episode.
         subset: Positions of the episodes to use, such as one side of a split; `None` takes all.
         stride: Take every stride-th valid step of each episode.
-        max_memory_bytes: Budget for low-dimensional columns in memory; what exceeds it is read from the episodes.
+        max_memory_bytes: Budget for low-dimensional columns in memory; what exceeds it is read from the episodes. What
+            they leave of it keeps decoded pictures.
         max_open: Episodes kept open at a time.
         threads: Threads that read and decode.
     """
@@ -84,7 +85,7 @@ class WindowDataset:
         obs_names: Sequence[str] | None = None,
         subset: Sequence[int] | np.ndarray | None = None,
         stride: int = 1,
-        max_memory_bytes: int = 2**30,
+        max_memory_bytes: int = 2**31,
         max_open: int = 64,
         threads: int = 2,
     ) -> None:
