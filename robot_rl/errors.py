@@ -68,3 +68,15 @@ class CameraTimeout(CameraError):  # noqa: N818 - it names what happened
 
 class CameraLost(CameraError):  # noqa: N818 - it names what happened
     """The camera is gone (unplugged, or its driver gave up); open it again when it is back."""
+
+
+class RecordingError(RobotRLError):
+    """An attempt cannot be recorded as asked: no disk space, a stream that is missing, another recorder."""
+
+
+class EpisodeError(RobotRLError):
+    """An episode cannot go from the state it is in to the one asked for."""
+
+
+class TeleopError(RobotRLError):
+    """A teleoperation device cannot be opened or sends what it must not."""

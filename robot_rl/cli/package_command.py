@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 from omegaconf import DictConfig
 from rich.console import Console
 
@@ -9,13 +13,16 @@ from robot_rl.bundle import PolicyBundle
 from robot_rl.cli.config import plain
 from robot_rl.cli.model_card import trained_model
 
+if TYPE_CHECKING:
+    from policies.denoising import DenoisingModel
+
 
 def run(config: DictConfig, console: Console) -> PolicyBundle:
     """Export the averaged weights of the training run `run` to `bundle` and check their parity with torch."""
     from policies.export import export_bundle
 
     card, model = trained_model(config.run)
-    bundle = export_bundle(
+    bundle = _same_bundle(config.bundle, model) or export_bundle(
         model,
         config.bundle,
         spec=card.spec,
@@ -30,3 +37,13 @@ def run(config: DictConfig, console: Console) -> PolicyBundle:
         f"{parity.max_abs_normalised:.1e} in normalised actions"
     )
     return bundle
+
+
+def _same_bundle(path: str, model: DenoisingModel) -> PolicyBundle | None:
+    """Return the bundle that is at `path` already if it holds these very weights; the command was run before."""
+    if not Path(path).exists():
+        return None
+    bundle = PolicyBundle.open(path)
+    weights, state = bundle.weights(), model.state_dict()
+    same = set(weights) == set(state) and all(np.array_equal(weights[name], state[name].numpy()) for name in state)
+    return bundle if same else None

@@ -90,9 +90,10 @@ class Attempt:
         self._dropped: Counter[tuple[str, str]] = Counter()
         self._count_lock = threading.Lock()
         self._threads = [
-            threading.Thread(target=self._write_frames, args=(name,), name=f"encode-{name}") for name in pools
+            threading.Thread(target=self._write_frames, args=(name,), name=f"encode-{name}", daemon=True)
+            for name in pools
         ]
-        self._threads.append(threading.Thread(target=self._write_rows, name="write-rows"))
+        self._threads.append(threading.Thread(target=self._write_rows, name="write-rows", daemon=True))
         for thread in self._threads:
             thread.start()
 

@@ -1,228 +1,49 @@
-"""rosbag2 bags into a store, and episodes out as MCAP files that Foxglove, `ros2 bag` and rosbags open. Needs no ROS.
+"""Episodes out as MCAP files that Foxglove, `ros2 bag` and rosbags open. Needs no ROS.
 
-Import reads MCAP and SQLite bags, a single file or a bag's folder. Export writes one `ros2`-profile MCAP file with the
-message definitions in it, and beside the messages a metadata record from which an import restores the episode exactly.
+An export is one `ros2`-profile file with the message definitions in it, and beside the messages a metadata record from
+which `bag_import.import_bag` restores the episode exactly.
 """
 
 from __future__ import annotations
 
 import heapq
 import json
-import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from robot_rl.data.plan import RecordingPlan, StreamPlan
 from robot_rl.data.quality import Expected
 from robot_rl.data.ros_encoding import Encoding, encoding_of
-from robot_rl.data.ros_messages import Read, make_reader
 from robot_rl.data.schema import StoreSchema, meta_from_dict, meta_to_dict
 from robot_rl.data.store import EpisodeStore
-from robot_rl.data.writer import EpisodeWriter
-from robot_rl.errors import DataFormatError, MissingExtraError, RobotRLError, SpecError, StoreError
-from robot_rl.values import Outcome, RecordingMeta
-
-log = logging.getLogger(__name__)
+from robot_rl.errors import DataFormatError, MissingExtraError, StoreError
+from robot_rl.values import RecordingMeta
 
 METADATA = "robot_rl.episode"
+EXTRA = "bags"
+"""The optional dependencies that bags need."""
 _FORMAT = "1"
-_EXTRA = "bags"
 
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class BagImport:
-    """What became of a bag: the episode's id, samples per stream, and what was left out, by stream and reason."""
-
-    id: str
-    samples: Mapping[str, int] = field(default_factory=dict)
-    skipped: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-
-
-@dataclass
-class _Tally:
-    """Counts while reading."""
-
-    samples: dict[str, int] = field(default_factory=dict)
-    skipped: dict[str, dict[str, int]] = field(default_factory=dict)
-
-    def skip(self, stream: str, reason: str) -> None:
-        reasons = self.skipped.setdefault(stream, {})
-        reasons[reason] = reasons.get(reason, 0) + 1
-
-
-def import_bag(
-    path: str | Path,
-    store_url: str | Path,
-    plan: RecordingPlan | None = None,
-    *,
-    namespace: str = "",
-    meta: RecordingMeta | None = None,
-    id: str | None = None,
-    progress: Progress | None = None,
-) -> BagImport:
-    """Add a bag to a store as one episode.
-
-    Samples are stamped with the header's time where the message has one, else with the time the bag was written.
-    A sample that is not later than the one before it, or that holds NaN where the stream may not, is left out and
-    counted.
-
-    Args:
-        path: A bag's folder, or an .mcap or .db3 file.
-        store_url: The store; made where there is none.
-        plan: Topics and streams, as the recorder's configuration gives them. Not needed for a file of `export_mcap`.
-        namespace: What relative topics of the plan are below, such as `/arm`.
-        meta: What is known about the attempt. The default is what an exported file says, else the source `import`.
-        id: The episode's id; by default the exported episode's, else a new one.
-        progress: Called with (messages read, messages in all).
-
-    Raises:
-        MissingExtraError: rosbags is not installed.
-        DataFormatError: Not a bag; a topic is missing or of another type; a message is not what its stream promises.
-        StoreError: The store holds that id already, or the disk is full.
-        ConfigError: The store is for other streams, or the plan names a type that cannot be read.
-    """
-    exported = _read_metadata(Path(path)) if plan is None else None
-    if exported is not None:
-        plan, meta = exported.plan, exported.meta if meta is None else meta
-        id = exported.id if id is None else id
-    if plan is None:
-        raise DataFormatError(f"{path} was not exported by robot_rl, so a plan must say which topic is which stream")
-    meta = RecordingMeta(source="import") if meta is None else meta
-    store = plan.open_store(store_url)
-    with _open_bag(path) as bag:
-        topics = _match_topics(bag, plan, namespace, path)
-        writer = store.writer(meta, id=id)
-        try:
-            tally = _Tally()
-            _copy(bag, topics, writer, tally=tally, schema=plan.schema, path=path, progress=progress)
-            return _commit(writer, tally, path)
-        finally:
-            writer.discard()
-
-
-def _commit(writer: EpisodeWriter, tally: _Tally, path: str | Path) -> BagImport:
-    meta = writer.meta
-    if tally.skipped:
-        log.warning("bag %s: left out %s", path, tally.skipped)
-        meta = replace(meta, extra={**meta.extra, "bag": {"name": Path(path).name, "skipped": tally.skipped}})
-    try:
-        return BagImport(writer.commit(meta), tally.samples, tally.skipped)
-    except SpecError as error:
-        raise DataFormatError(f"bag {path}: {error}") from error
-
-
-def _copy(
-    bag: Any,
-    topics: Mapping[str, list[tuple[StreamPlan, Read]]],
-    writer: EpisodeWriter,
-    *,
-    tally: _Tally,
-    schema: StoreSchema,
-    path: str | Path,
-    progress: Progress | None,
-) -> None:
-    connections = [c for c in bag.connections if c.topic in topics]
-    total = sum(c.msgcount for c in connections)
-    last: dict[str, int] = {}
-    for n, (connection, logged_ns, raw) in enumerate(bag.messages(connections=connections), start=1):
-        msg = bag.deserialize(raw, connection.msgtype)
-        for stream, read in topics[connection.topic]:
-            try:
-                stamp_ns, value = read(msg)
-            except (SpecError, StoreError) as error:
-                raise DataFormatError(f"bag {path}, topic {connection.topic}, at {logged_ns} ns: {error}") from error
-            # A header that nobody filled says 1970; the time of writing is nearer to the truth.
-            stamp_ns = logged_ns if stamp_ns is None or (stamp_ns == 0 and logged_ns > 0) else stamp_ns
-            if stream.name in last and stamp_ns <= last[stream.name]:
-                tally.skip(stream.name, "not later than the sample before")
-                continue
-            if not _append(writer, stream, stamp_ns, value):
-                tally.skip(stream.name, "NaN or infinity")
-                continue
-            last[stream.name] = stamp_ns
-            tally.samples[stream.name] = tally.samples.get(stream.name, 0) + 1
-        if progress is not None:
-            progress(n, total)
-
-
-def _append(writer: EpisodeWriter, stream: StreamPlan, stamp_ns: int, value: Any) -> bool:
-    """Append a sample; false where a stream that must be finite was given NaN."""
-    if isinstance(value, bytes):
-        writer.append_encoded(stream.name, stamp_ns, value)
-        return True
-    try:
-        writer.append(stream.name, stamp_ns, value)
-    except SpecError as error:
-        if "must be finite" not in str(error):
-            raise
-        return False
-    return True
-
-
-@contextmanager
-def _open_bag(path: str | Path) -> Iterator[Any]:
-    try:
-        from rosbags.highlevel import AnyReader, AnyReaderError
-        from rosbags.typesys import Stores, get_typestore
-    except ImportError as error:
-        raise MissingExtraError("rosbags", _EXTRA) from error
-    if not Path(path).exists():
-        raise DataFormatError(f"there is no bag at {path}")
-    try:
-        # Bags from before Iron carry no definitions; the standard messages have not changed since.
-        bag = AnyReader([Path(path)], default_typestore=get_typestore(Stores.ROS2_KILTED))
-        bag.open()
-    except RobotRLError:
-        raise
-    except (AnyReaderError, OSError, ValueError, KeyError, AssertionError) as error:
-        raise DataFormatError(f"{path} is not a bag that can be read: {error!r}") from error
-    try:
-        yield bag
-    finally:
-        bag.close()
-
-
-def _match_topics(
-    bag: Any, plan: RecordingPlan, namespace: str, path: str | Path
-) -> dict[str, list[tuple[StreamPlan, Read]]]:
-    """Return what to read from each topic of the bag."""
-    there: dict[str, str] = {c.topic: c.msgtype for c in bag.connections}
-    found: dict[str, list[tuple[StreamPlan, Read]]] = {}
-    for name, stream in plan.streams.items():
-        schema = plan.schema.streams[name]
-        topic = stream.topic if stream.topic.startswith("/") else f"{namespace.rstrip('/')}/{stream.topic}"
-        if topic not in there:
-            if schema.required:
-                raise DataFormatError(f"bag {path} lacks topic {topic} of stream `{name}`; it has {sorted(there)}")
-            continue
-        if there[topic] != stream.type:
-            raise DataFormatError(
-                f"bag {path}: topic {topic} of stream `{name}` must be {stream.type}, it is {there[topic]}"
-            )
-        read = make_reader(
-            stream.type, stream.spec, codec=schema.codec, field=stream.field, names=stream.names,
-            true_when=stream.true_when,
-        )  # fmt: skip
-        found.setdefault(topic, []).append((stream, read))
-    return found
-
-
-@dataclass(frozen=True)
-class _Exported:
-    """What an exported file says about itself."""
+class Exported:
+    """What an exported file says of its episode: id, meta, and how to read it back."""
 
     id: str
     meta: RecordingMeta
     plan: RecordingPlan
 
 
-def _read_metadata(path: Path) -> _Exported | None:
-    """Return an exported episode's own description, `None` where there is none."""
+def read_exported(path: Path) -> Exported | None:
+    """Return how an exported file describes its episode, `None` for any other bag.
+
+    Raises:
+        DataFormatError: Not MCAP inside, or exported by a newer program.
+    """
     if path.suffix != ".mcap" or not path.is_file():
         return None
     make_mcap_reader, _, errors = _mcap()
@@ -245,7 +66,7 @@ def _read_metadata(path: Path) -> _Exported | None:
         for name, (topic, type_name, part) in json.loads(record["streams"]).items()
     }  # fmt: skip
     plan = RecordingPlan(schema=schema, streams=streams)
-    return _Exported(record["id"], meta_from_dict(json.loads(record["meta"])), plan)
+    return Exported(record["id"], meta_from_dict(json.loads(record["meta"])), plan)
 
 
 def _mcap() -> tuple[Any, Any, tuple[type[Exception], ...]]:
@@ -255,7 +76,7 @@ def _mcap() -> tuple[Any, Any, tuple[type[Exception], ...]]:
         from mcap.reader import make_reader as make_mcap_reader
         from mcap_ros2.writer import Writer
     except ImportError as error:
-        raise MissingExtraError("mcap-ros2-support", _EXTRA) from error
+        raise MissingExtraError("mcap-ros2-support", EXTRA) from error
     return make_mcap_reader, Writer, (McapError, OSError, ValueError)
 
 
@@ -264,7 +85,7 @@ def _definitions() -> Callable[[str], str]:
     try:
         from rosbags.typesys import Stores, get_typestore
     except ImportError as error:
-        raise MissingExtraError("rosbags", _EXTRA) from error
+        raise MissingExtraError("rosbags", EXTRA) from error
     types = get_typestore(Stores.ROS2_KILTED)
     return lambda type_name: str(types.generate_msgdef(type_name, ros_version=2)[0])
 

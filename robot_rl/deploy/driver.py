@@ -77,6 +77,7 @@ class PolicyDriver:
         self._fault, self._outdated = "", False
         self.clock_jumps = 0
         self._before = ChunkCounts()
+        self._last: np.ndarray | None = None
         self._replan()
 
     @property
@@ -166,8 +167,7 @@ class PolicyDriver:
     def _replan(self) -> None:
         self._forget_chunks()
         self._outdated = self._runner.busy  # what is being computed started from what is no longer true
-        self._last: np.ndarray | None = None
-        self._last_ns = 0
+        self._last, self._last_ns = None, 0
 
     def _forget_chunks(self) -> None:
         self._before = self.counts

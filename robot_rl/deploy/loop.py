@@ -116,6 +116,7 @@ class ControlLoop:
             runner.close()
         report.chunks, report.inference = self._executor.counts, runner.latency
         report.stopped = self._safety.stopped
+        report.episodes, report.successes = 1, int(report.success)
         return report
 
     def _begin(self, seed: int) -> Tick:

@@ -61,7 +61,9 @@ class Observer:
         if n_obs < 1 or step_ns < 1:
             raise ConfigError(f"need `n_obs` >= 1 and `step_ns` >= 1, got {n_obs} and {step_ns}")
         if unknown := sorted({*max_age_ns, *given} - set(specs)):
-            raise ConfigError(f"`max_age_ns` and `latency_ns` name unknown streams {unknown}; there are {sorted(specs)}")
+            raise ConfigError(
+                f"`max_age_ns` and `latency_ns` name unknown streams {unknown}; there are {sorted(specs)}"
+            )
         for name in specs:
             if not max_age_ns.get(name, 0) > 0:
                 raise ConfigError(f"`max_age_ns` of `{name}` must be positive, got {max_age_ns.get(name)}")
@@ -102,6 +104,11 @@ class Observer:
         with self._lock:
             self._buffers[name].push(stamp_ns, value, received_ns)
 
+    def refuse(self, name: str, reason: str) -> None:
+        """Note that a sample came which could not be read; the reason is told once the stream is stale."""
+        with self._lock:
+            self._buffers[name].refused = reason
+
     def at(self, tick_ns: int, *, now_ns: int) -> Sight:
         """Return what is seen at a tick.
 
@@ -130,21 +137,21 @@ class _Buffer:
         self._captured: list[int] = []
         self._received: list[int] = []
         self._values: list[np.ndarray] = []
-        self._refused = ""
+        self.refused = ""
 
     def push(self, stamp_ns: int, value: np.ndarray, received_ns: int) -> None:
         captured = stamp_ns - self._latency_ns
         try:
             array = self._spec.validate(value)
         except SpecError as error:
-            self._refused = str(error)
+            self.refused = str(error)
             return
         if self._captured and captured == self._captured[-1]:
             return  # a repeated stamp is no new sample: a source that repeats its last picture has stalled
         if self._captured and captured < self._captured[-1]:
             self.clear()  # its clock went back; what came before cannot be compared with what comes now
         self.taken += 1
-        self._refused = ""
+        self.refused = ""
         self._captured.append(captured)
         self._received.append(received_ns)
         self._values.append(array)
@@ -174,7 +181,7 @@ class _Buffer:
         ahead = len(self._captured) - 1 - i
         if ahead and self._captured[-1] - tick_ns > bound:
             text += f"; its clock is {(self._captured[-1] - tick_ns) / 1e9:.3f} s ahead"
-        return text + (f"; last sample refused: {self._refused}" if self._refused else "")
+        return text + (f"; last sample refused: {self.refused}" if self.refused else "")
 
     def rows(self, ticks: list[int]) -> np.ndarray:
         """Return the rows [O, ...] seen at the ticks; the oldest sample stands in for those before it."""

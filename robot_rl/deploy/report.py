@@ -17,6 +17,8 @@ class LoopReport:
 
     Args:
         control_hz: Rate asked for.
+        episodes: Runs that this report joins.
+        successes: Those in which the task was achieved.
         ticks: Ticks that issued a command.
         overruns: Ticks whose work lasted beyond the next deadline.
         skipped_ticks: Deadlines that passed during overruns; they are never caught up with.
@@ -24,7 +26,7 @@ class LoopReport:
         held_at_start: Those of them before the first chunk had arrived.
         limited: Ticks on which the safety filter changed the action, by limit.
         stopped: Why motion was stopped, if it was.
-        success: Whether the task was achieved at any tick.
+        success: Whether the task was achieved at any tick of the last run.
         ret: Sum of rewards.
         chunks: The executor's counts.
         lateness: Wake-up after the deadline.
@@ -35,6 +37,8 @@ class LoopReport:
     """
 
     control_hz: float
+    episodes: int = 0
+    successes: int = 0
     ticks: int = 0
     overruns: int = 0
     skipped_ticks: int = 0
@@ -61,7 +65,16 @@ class LoopReport:
             theirs = getattr(other, name)
             if isinstance(value, LatencyHistogram):
                 value.add(theirs)
-            elif name in ("ticks", "overruns", "skipped_ticks", "held_ticks", "held_at_start", "ret"):
+            elif name in (
+                "episodes",
+                "successes",
+                "ticks",
+                "overruns",
+                "skipped_ticks",
+                "held_ticks",
+                "held_at_start",
+                "ret",
+            ):
                 setattr(self, name, value + theirs)
         self.limited.update(other.limited)
         self.chunks = self.chunks.plus(other.chunks)
@@ -85,6 +98,7 @@ class LoopReport:
             )  # fmt: skip
             table.append((f"{name.replace('_', ' ')} p50 / p99 / max [ms]", text))
         table += [
+            ("episodes, successes", f"{self.episodes}, {self.successes}"),
             ("ticks at rate", f"{self.ticks} at {self.control_hz:g} Hz"),
             ("overruns, skipped ticks", f"{self.overruns}, {self.skipped_ticks}"),
             ("held ticks (before the first chunk)", f"{self.held_ticks} ({self.held_at_start})"),

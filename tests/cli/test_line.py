@@ -57,6 +57,9 @@ def test_running_the_demo_again_collects_and_trains_nothing_new(line: Path, caps
     assert main(["train", f"out={line}", *TINY]) == 0
     assert EpisodeStore.open(line / "store").digest() == before
     assert "trained 12 steps" in capsys.readouterr().out
+    id = PolicyBundle.open(line / "bundle").id
+    assert main(["package", f"out={line}", *TINY]) == 0
+    assert PolicyBundle.open(line / "bundle").id == id
 
 
 def test_the_torch_run_and_the_bundle_act_alike(line: Path) -> None:
