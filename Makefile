@@ -18,7 +18,7 @@ help:
 
 install: $(READY)
 
-$(READY): pyproject.toml constraints.txt .ci/system_libs.sh
+$(READY): pyproject.toml constraints.txt .ci/system_libs.sh ros_ws/src/robot_rl_ros/setup.py
 	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or newer is needed; install it or run: make PYTHON=/path/to/python3" >&2; exit 1; }
 	@bash .ci/system_libs.sh
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { \
@@ -27,6 +27,10 @@ $(READY): pyproject.toml constraints.txt .ci/system_libs.sh
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train,sim,dev]'
 	@# gym-pusht asks for opencv-python, whose files would overwrite the headless build's; it needs none of the rest.
 	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt gym-pusht
+	@# ROS 2 comes from wheels, for Linux and Python 3.11 and 3.12; without them the tests of the ROS graph skip.
+	@if [ "$$(uname -s)" = Linux ] && $(BIN)/python -c 'import sys; sys.exit(sys.version_info >= (3, 13))'; then \
+		$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[ros,bags]' && \
+		$(BIN)/python -m pip install --quiet --no-deps -e ros_ws/src/robot_rl_ros; fi
 	@touch $(READY)
 
 demo: $(READY)

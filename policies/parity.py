@@ -51,7 +51,7 @@ class RandomInputs:
             return field.min.reshape(spec.shape), field.max.reshape(spec.shape)
         ends = (0.0 if bound is None else bound for bound in (spec.low, spec.high))
         low, high = (np.asarray(end).reshape(spec.shape if np.ndim(end) else ()) for end in ends)
-        return low, np.maximum(low, high)
+        return low, np.asarray(np.maximum(low, high))
 
 
 def difference(

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from robot_rl import __version__
 from robot_rl.cli.config import load_config
+from robot_rl.cli.up_command import exec_graph
 from robot_rl.errors import ConfigError, RobotRLError
 
 COMMANDS = {
@@ -24,6 +25,7 @@ COMMANDS = {
     "package": "the trained policy as a bundle: ONNX graphs, specs, hashes, parity",
     "evaluate": "seeded rollouts with exact intervals, videos and a report",
     "loop": "drive the simulated arm from a bundle in real time and measure latency",
+    "up": "a ROS 2 graph in plain processes: robot-rl up sim|collect|deploy key:=value ...",
     "doctor": "check this machine: libraries, rendering, disk, threads",
 }
 
@@ -49,6 +51,8 @@ def run(command: str, overrides: Sequence[str], console: Console) -> None:
     """
     if command not in COMMANDS:
         raise ConfigError(f"unknown command `{command}`; there is {', '.join(COMMANDS)}")
+    if command == "up":
+        exec_graph(overrides)
     show = "--cfg" in overrides
     config = load_config([item for item in overrides if item != "--cfg"])
     if show:

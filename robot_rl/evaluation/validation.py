@@ -14,12 +14,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from robot_rl.bundle.directory import ATTESTATIONS
 from robot_rl.errors import BundleError
 from robot_rl.evaluation.statistics import Interval, clopper_pearson
 from robot_rl.evaluation.summary import EvaluationSummary
 
 FORMAT_VERSION = 1
-ATTESTATIONS = "attestations"
 
 
 @dataclass(frozen=True, kw_only=True)

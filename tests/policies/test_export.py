@@ -158,9 +158,9 @@ def test_relative_actions_whose_first_steps_hardly_move(tmp_path):
     np.testing.assert_allclose(chunk.action, expected.action, atol=1e-6)
 
 
-def test_an_existing_folder_is_refused_before_any_work(tmp_path):
+def test_an_existing_folder_is_refused_before_any_work(model, tmp_path):
     with pytest.raises(BundleError, match="exists already; a bundle is immutable"):
-        export_bundle(None, tmp_path, spec=SPEC, stats=STATS, n_execute=4, config=CONFIG, data_digest="")
+        export_bundle(model, tmp_path, spec=SPEC, stats=STATS, n_execute=4, config=CONFIG, data_digest="")
 
 
 def test_unknown_graph(model, tmp_path):
