@@ -21,6 +21,8 @@ COMMANDS = {
     "collect": "scripted demonstrations into an episode store",
     "import": "a diffusion_policy Zarr replay buffer into an episode store (source=...)",
     "export": "an episode store back into a diffusion_policy Zarr replay buffer (target=...)",
+    "import-bag": "a rosbag2 or MCAP recording into an episode store (bag=... plan=<recorder.yaml>)",
+    "export-bag": "an episode to MCAP, which Foxglove opens (bag=... episode=<id>)",
     "train": "imitation: a chunk policy from the episode store",
     "package": "the trained policy as a bundle: ONNX graphs, specs, hashes, parity",
     "evaluate": "seeded rollouts with exact intervals, videos and a report",
@@ -60,7 +62,7 @@ def run(command: str, overrides: Sequence[str], console: Console) -> None:
 
         console.print(to_yaml(config), markup=False, highlight=False)
         return
-    module = importlib.import_module(f"robot_rl.cli.{command}_command")
+    module = importlib.import_module(f"robot_rl.cli.{command.replace('-', '_')}_command")
     module.run(config, console)
 
 

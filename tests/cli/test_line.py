@@ -121,11 +121,26 @@ def test_a_replay_buffer_comes_in_and_goes_out_by_command(tmp_path: Path) -> Non
         assert got.tobytes() == values.tobytes(), name
 
 
+def test_an_episode_goes_to_a_bag_and_back(line: Path, tmp_path: Path) -> None:
+    pytest.importorskip("mcap_ros2", reason="needs the extra `bags`")
+    bag, again = tmp_path / "episode.mcap", tmp_path / "again"
+    assert main(["export-bag", f"out={line}", f"bag={bag}"]) == 0
+    assert main(["import-bag", f"store={again}", f"bag={bag}"]) == 0
+    source, copy = EpisodeStore.open(line / "store"), EpisodeStore.open(again)
+    one, other = source.read(source.ids()[-1]), copy.read(copy.ids()[0])
+    assert set(one.streams) == set(other.streams)
+    for name, stream in one.streams.items():
+        np.testing.assert_array_equal(stream.stamp_ns, other.streams[name].stamp_ns)
+        np.testing.assert_array_equal(stream.data[:], other.streams[name].data[:])
+
+
 def test_commands_say_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = f"out={tmp_path}"
     for arguments, message in (
         (["import", "task=pusht", out], "`source` is missing"),
         (["export", out], "`target` is missing"),
+        (["import-bag", out], "`bag` is missing"),
+        (["export-bag", out], "`bag` is missing"),
         (["train", out], "store"),
         (["package", out], "model.json"),
         (["evaluate", out], "bundle"),
