@@ -11,7 +11,8 @@ import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
@@ -71,15 +72,19 @@ class Attempt:
     """Takes samples from any thread without ever waiting for the disk; `finish` writes what is left and commits.
 
     Args:
-        writer: Of the episode.
+        id: The episode's id.
+        open_writer: Makes its writer; called on a thread, since making folders can wait for a busy disk.
         schema: Of the store.
         pools: Frames of the large streams, shared by one attempt after the other.
     """
 
-    def __init__(self, writer: EpisodeWriter, schema: StoreSchema, pools: Mapping[str, FramePool]) -> None:
-        self.id = writer.id
+    def __init__(
+        self, id: str, open_writer: Callable[[], EpisodeWriter], schema: StoreSchema, pools: Mapping[str, FramePool]
+    ) -> None:
+        self.id = id
         self.encoding_cpu_s = 0.0
-        self._writer, self._schema, self._pools = writer, schema, pools
+        self._open_writer, self._schema, self._pools = open_writer, schema, pools
+        self._writer: Future[EpisodeWriter] = Future()
         self._lock = threading.Lock()
         self._open, self._kept = True, True
         self._last: dict[str, int] = {}
@@ -172,16 +177,21 @@ class Attempt:
     def _guarded(self, stream: str, stamp_ns: int, value: np.ndarray, encoded: bytes | None = None) -> None:
         """Write one sample; one that is refused is counted, and the next may be fine."""
         try:
+            writer = self._writer.result()
             if encoded is None:
-                self._writer.append(stream, stamp_ns, value)
+                writer.append(stream, stamp_ns, value)
             else:
-                self._writer.append_encoded(stream, stamp_ns, encoded)
-        except SpecError as error:
-            self._refuse(stream, str(error))
+                writer.append_encoded(stream, stamp_ns, encoded)
         except (StoreError, OSError) as error:
             self._refuse(stream, str(error), DISK)
+        except SpecError as error:
+            self._refuse(stream, str(error))
 
     def _write_rows(self) -> None:
+        try:
+            self._writer.set_result(self._open_writer())
+        except (StoreError, SpecError, OSError) as error:
+            self._writer.set_exception(error)
         while True:
             ended = self._end.wait(BATCH_S)
             with self._lock:
@@ -195,7 +205,7 @@ class Attempt:
     def _write_batch(self, stream: str, samples: Sequence[tuple[int, np.ndarray]]) -> None:
         try:
             stamps = np.array([stamp for stamp, _ in samples], np.int64)
-            self._writer.append_stream(stream, Stream(stamps, np.stack([value for _, value in samples])))
+            self._writer.result().append_stream(stream, Stream(stamps, np.stack([value for _, value in samples])))
         except (SpecError, StoreError, ValueError, OSError):
             # The writer took none of the batch; one by one tells which samples it will not have.
             for stamp_ns, value in samples:
@@ -220,15 +230,17 @@ class Attempt:
 
         Raises:
             SpecError: A stream without which there is no episode has no sample; nothing is saved.
-            StoreError: The disk is full; the staging folder is kept.
+            StoreError: The disk is full (the staging folder is kept), or the episode could not even be begun.
         """
+        writer = self._writer.result()
         try:
-            return self._writer.commit(meta)
+            return writer.commit(meta)
         except SpecError:
-            self._writer.discard()
+            writer.discard()
             raise
 
     def discard(self) -> None:
         """Throw away what was recorded."""
         self.drain(keep=False)
-        self._writer.discard()
+        if self._writer.exception() is None:
+            self._writer.result().discard()

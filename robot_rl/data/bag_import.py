@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from robot_rl.data.mcap_io import EXTRA, Progress, read_exported
 from robot_rl.data.plan import RecordingPlan, StreamPlan
 from robot_rl.data.ros_messages import Read, make_reader
@@ -71,17 +73,17 @@ def import_bag(
         StoreError: The store holds that id already, or the disk is full.
         ConfigError: The store is for other streams, or the plan names a type that cannot be read.
     """
-    exported = read_exported(Path(path)) if plan is None else None
-    if exported is not None:
+    if plan is None:
+        exported = read_exported(Path(path))
+        if exported is None:
+            raise DataFormatError(
+                f"{path} was not exported by robot_rl, so a plan must say which topic is which stream"
+            )
         plan, meta = exported.plan, exported.meta if meta is None else meta
         id = exported.id if id is None else id
-    if plan is None:
-        raise DataFormatError(f"{path} was not exported by robot_rl, so a plan must say which topic is which stream")
-    meta = RecordingMeta(source="import") if meta is None else meta
-    store = plan.open_store(store_url)
     with _open_bag(path) as bag:
         topics = _match_topics(bag, plan, namespace, path)
-        writer = store.writer(meta, id=id)
+        writer = plan.open_store(store_url).writer(RecordingMeta(source="import") if meta is None else meta, id=id)
         try:
             tally = _Tally()
             _copy(bag, topics, writer, tally=tally, path=path, progress=progress)
@@ -110,22 +112,21 @@ def _copy(
     path: str | Path,
     progress: Progress | None,
 ) -> None:
-    connections = [c for c in bag.connections if c.topic in topics]
-    total = sum(c.msgcount for c in connections)
+    total = sum(c.msgcount for c in bag.connections if c.topic in topics)
     last: dict[str, int] = {}
-    for n, (connection, logged_ns, raw) in enumerate(bag.messages(connections=connections), start=1):
-        msg = bag.deserialize(raw, connection.msgtype)
-        for stream, read in topics[connection.topic]:
+    for n, (topic, logged_ns, msg) in enumerate(_messages(bag, topics, path), start=1):
+        for stream, read in topics[topic]:
+            where = f"bag {path}, topic {topic}, at {logged_ns} ns"
             try:
                 stamp_ns, value = read(msg)
             except (SpecError, StoreError) as error:
-                raise DataFormatError(f"bag {path}, topic {connection.topic}, at {logged_ns} ns: {error}") from error
+                raise DataFormatError(f"{where}: {error}") from error
             # A header that nobody filled says 1970; the time of writing is nearer to the truth.
             stamp_ns = logged_ns if stamp_ns is None or (stamp_ns == 0 and logged_ns > 0) else stamp_ns
             if stream.name in last and stamp_ns <= last[stream.name]:
                 tally.skip(stream.name, "not later than the sample before")
                 continue
-            if not _append(writer, stream, stamp_ns, value):
+            if not _append(writer, stream.name, stamp_ns, value, where=where):
                 tally.skip(stream.name, "NaN or infinity")
                 continue
             last[stream.name] = stamp_ns
@@ -134,17 +135,27 @@ def _copy(
             progress(n, total)
 
 
-def _append(writer: EpisodeWriter, stream: StreamPlan, stamp_ns: int, value: Any) -> bool:
-    """Append a sample; false where a stream that must be finite was given NaN."""
-    if isinstance(value, bytes):
-        writer.append_encoded(stream.name, stamp_ns, value)
-        return True
+def _messages(bag: Any, topics: Mapping[str, Any], path: str | Path) -> Iterator[tuple[str, int, Any]]:
+    """Return topic, time of writing and decoded message of everything that is wanted, in the order of time."""
+    connections = [c for c in bag.connections if c.topic in topics]
     try:
-        writer.append(stream.name, stamp_ns, value)
+        for connection, logged_ns, raw in bag.messages(connections=connections):
+            yield connection.topic, logged_ns, bag.deserialize(raw, connection.msgtype)
+    except Exception as error:  # damaged bytes raise whatever the decoder trips over
+        raise DataFormatError(f"bag {path} is damaged: {error!r}") from error
+
+
+def _append(writer: EpisodeWriter, stream: str, stamp_ns: int, value: np.ndarray | bytes, *, where: str) -> bool:
+    """Append a sample; false where a stream that must be finite was given NaN."""
+    try:
+        if isinstance(value, bytes):
+            writer.append_encoded(stream, stamp_ns, value)
+        else:
+            writer.append(stream, stamp_ns, value)
     except SpecError as error:
-        if "must be finite" not in str(error):
-            raise
-        return False
+        if "must be finite" in str(error):
+            return False
+        raise DataFormatError(f"{where}: {error}") from error
     return True
 
 

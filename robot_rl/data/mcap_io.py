@@ -19,7 +19,7 @@ from robot_rl.data.ros_encoding import Encoding, encoding_of
 from robot_rl.data.schema import StoreSchema, meta_from_dict, meta_to_dict
 from robot_rl.data.store import EpisodeStore
 from robot_rl.errors import DataFormatError, MissingExtraError, StoreError
-from robot_rl.values import RecordingMeta
+from robot_rl.values import RecordingMeta, Stream
 
 METADATA = "robot_rl.episode"
 EXTRA = "bags"
@@ -113,28 +113,34 @@ def export_mcap(store: EpisodeStore, id: str, path: str | Path, *, progress: Pro
     recording = store.read(id)
     streams = recording.streams
     encodings = {name: encoding_of(name, store.schema.stream(name).spec, s.data) for name, s in streams.items()}
-    total = sum(len(stream) for stream in streams.values())
     unfinished = path.with_name(f".{path.name}.part")
     try:
         with unfinished.open("wb") as file, _mcap()[1](file) as writer:
             _write_metadata(writer, store, id, recording.meta, encodings)
-            types = {encoding.type for encoding in encodings.values()}
-            definition = _definitions()
-            schemas = {name: writer.register_msgdef(name, definition(name)) for name in sorted(types)}
-            # One heap over all streams, so that the file is in the order of time without holding the episode.
-            order = heapq.merge(
-                *([(int(t), name, i) for i, t in enumerate(stream.stamp_ns)] for name, stream in streams.items())
-            )
-            for n, (stamp_ns, name, row) in enumerate(order, start=1):
-                encoding = encodings[name]
-                message = encoding.message(row, stamp_ns)
-                writer.write_message(encoding.topic, schemas[encoding.type], message, stamp_ns, stamp_ns, row)
-                if progress is not None:
-                    progress(n, total)
+            _write_messages(writer, streams, encodings, progress)
         unfinished.rename(path)
     finally:
         unfinished.unlink(missing_ok=True)
     return {name: encoding.topic for name, encoding in encodings.items()}
+
+
+def _write_messages(
+    writer: Any, streams: Mapping[str, Stream], encodings: Mapping[str, Encoding], progress: Progress | None
+) -> None:
+    definition = _definitions()
+    types = sorted({encoding.type for encoding in encodings.values()})
+    schemas = {name: writer.register_msgdef(name, definition(name)) for name in types}
+    total = sum(len(stream) for stream in streams.values())
+    # One heap over all streams, so that the file is in the order of time without holding the episode.
+    order = heapq.merge(
+        *([(int(t), name, i) for i, t in enumerate(stream.stamp_ns)] for name, stream in streams.items())
+    )
+    for n, (stamp_ns, name, row) in enumerate(order, start=1):
+        encoding = encodings[name]
+        message = encoding.message(row, stamp_ns)
+        writer.write_message(encoding.topic, schemas[encoding.type], message, stamp_ns, stamp_ns, row)
+        if progress is not None:
+            progress(n, total)
 
 
 def _write_metadata(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from robot_rl.data.quality import Expected
 from robot_rl.data.schema import STEP_STREAMS, StoreSchema
@@ -169,8 +169,8 @@ def _spec(name: str, value: Mapping[str, Any], action: ActionSpec) -> ArraySpec:
     }
     if name not in fixed:
         return ArraySpec(name=name, **_array(name, value))
-    given = _array(name, value) if "shape" in value else {}
-    if any(getattr(fixed[name], key) != ArraySpec(name=name, **given).__dict__[key] for key in given):
+    given = {key: value[key] for key in ("shape", "dtype") if key in value}
+    if any(given[key] != getattr(fixed[name], key) for key in given):
         raise SpecError(f"stream `{name}` is always {fixed[name].describe()}; leave its shape and dtype out")
     return fixed[name]
 

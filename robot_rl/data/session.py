@@ -19,7 +19,7 @@ import numpy as np
 from robot_rl.data.attempt import REFUSED, Attempt, make_pools
 from robot_rl.data.plan import RecordingPlan
 from robot_rl.data.quality import Figures, StreamMonitor
-from robot_rl.data.store import EpisodeStore
+from robot_rl.data.store import EpisodeStore, new_id
 from robot_rl.data.verdict import StreamVerdict, judge, measure, worst
 from robot_rl.errors import RecordingError, SpecError
 from robot_rl.values import Outcome, RecordingMeta
@@ -65,6 +65,7 @@ class RecordingSession:
         self._attempt: Attempt | None = None
         self._meta = RecordingMeta()
         self._held: dict[str, Any] = {}
+        self._complaints: dict[str, str] = {}
         self._began = (0.0, 0)
         self._lock = threading.Lock()
         self._saver = ThreadPoolExecutor(1, thread_name_prefix="save-episode")
@@ -111,9 +112,11 @@ class RecordingSession:
             attempt.push(stream, stamp, value)
 
     def refuse(self, stream: str, message: str) -> None:
-        """Count a message that could not even be read."""
+        """Count a message that could not even be read; the first of each stream and episode is logged and kept."""
         self.monitors[stream].drop(REFUSED)
-        log.warning("stream %s: %s", stream, message)
+        if stream not in self._complaints:
+            log.warning("stream %s: %s", stream, message)
+            self._complaints[stream] = message
 
     def verdicts(self, *, live: bool = True) -> dict[str, StreamVerdict]:
         """Return the verdict on every stream as of now; `live` judges the rate by the last seconds."""
@@ -187,7 +190,9 @@ class RecordingSession:
         self.preflight()
         for monitor in self.monitors.values():
             monitor.begin()
-        attempt = Attempt(self.store.writer(meta), self.store.schema, self._pools)
+        self._complaints = {}
+        id = new_id()
+        attempt = Attempt(id, lambda: self.store.writer(meta, id=id), self.store.schema, self._pools)
         for stream, value in list(self._held.items()):
             attempt.push(stream, stamp_ns, value)
         self._meta, self._began = meta, (time.process_time(), self._now())
@@ -221,19 +226,20 @@ class RecordingSession:
         self, attempt: Attempt, meta: RecordingMeta, figures: Mapping[str, Figures], began: tuple[float, int]
     ) -> str:
         cpu_s, began_ns = began
+        complaints = dict(self._complaints)
         attempt.drain()
         verdicts = self._judge(figures, attempt, live=False)  # after the last sample was written or refused
         quality = {
             "level": worst(verdicts),
             "streams": {name: verdict.to_dict() for name, verdict in verdicts.items()},
-            "refused": attempt.complaints,
+            "refused": {**complaints, **attempt.complaints},
             "cpu": {"seconds": round((self._now() - began_ns) / 1e9, 3),
                     "process_s": round(time.process_time() - cpu_s, 3),
                     "encoding_s": round(attempt.encoding_cpu_s, 3)},
         }  # fmt: skip
         try:
             self.last_id = attempt.commit(replace(meta, extra={**meta.extra, "quality": quality}))
-        except SpecError as error:
+        except (SpecError, OSError) as error:
             raise RecordingError(f"episode {attempt.id} was not saved: {error}") from error
         log.info("episode %s saved as %s; quality %s", self.last_id, meta.outcome, quality["level"])
         return self.last_id

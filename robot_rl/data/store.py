@@ -136,7 +136,7 @@ class EpisodeStore:
 
     def _writer(self, meta: RecordingMeta, id: str | None, *, live: bool) -> EpisodeWriter:
         if id is None:
-            id = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{secrets.token_hex(4)}"
+            id = new_id()
         check_id(id)
         if id in self._index.entries:
             raise StoreError(f"episode {id} already exists in {self.url}; use another id")
@@ -285,3 +285,8 @@ class EpisodeStore:
     def rebuild_index(self) -> None:
         """Make the index anew from the episodes."""
         self._index.rebuild()
+
+
+def new_id() -> str:
+    """Return an episode id that no other writer can draw; ids sort by time."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{secrets.token_hex(4)}"

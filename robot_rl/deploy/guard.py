@@ -225,6 +225,7 @@ class SafetyGuard:
         except SafetyStop as error:
             return str(error)
         self._last, self._followed_ns = self._pose.copy(), now_ns
+        self.refused.clear()
         return ""
 
     def _needed(self) -> Sequence[str]:

@@ -67,7 +67,8 @@ class Selection:
     """What to send at a tick: `value` [A], or `None` for nothing, then `driver` is "none" and `reason` says why.
 
     `policy_reset` asks for the policy to be reset; answer with `Takeover.policy_was_reset`. `repeated` says that the
-    driver's command has been sent already and is still in force.
+    driver's command has just been sent and need not be sent again; it is sent once more before the receiver could
+    take the sender for silent.
     """
 
     driver: Driver
@@ -114,6 +115,7 @@ class Takeover:
         self._release_ns = _to_ns("release_s", release_s)
         self._timeout_ns = _to_ns("command_timeout_s", command_timeout_s, positive=True)
         self._device_timeout_ns = _to_ns("intervening_timeout_s", intervening_timeout_s, positive=True)
+        self._repeat_ns = round(0.6 * self._timeout_ns)
         self._wait_ns, self._retry_ns = _to_ns("wait_s", wait_s), _to_ns("retry_s", retry_s, positive=True)
         self._owner: Driver = "none"
         self._driving = False  # the owner's commands are being sent
@@ -123,6 +125,7 @@ class Takeover:
         self._last: np.ndarray | None = None
         self._last_ns = 0
         self._sent: Command | None = None  # the last one passed on as it came
+        self._sent_ns = 0
         self._from, self._from_ns = np.zeros(width), 0
         self._reset_done: Now | None = None
         self._asked_ns: int | None = None
@@ -217,7 +220,9 @@ class Takeover:
         share = 1.0 if elapsed >= self._handover_ns else elapsed / self._handover_ns
         weight = share * share * (3.0 - 2.0 * share)  # starts and ends at rest
         if share == 1.0:
-            repeated, self._sent = command is self._sent, command
+            repeated = command is self._sent and now.monotonic_ns - self._sent_ns < self._repeat_ns
+            if not repeated:
+                self._sent, self._sent_ns = command, now.monotonic_ns
             self._last, self._last_ns = command.value, now.monotonic_ns
             return Selection(owner, command.value.copy(), policy_reset=ask, repeated=repeated)
         return self._send(owner, self._from + weight * (command.value - self._from), now=now, ask=ask)

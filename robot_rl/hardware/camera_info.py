@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from robot_rl.errors import ConfigError
 from robot_rl.hardware.cameras import CameraInfo

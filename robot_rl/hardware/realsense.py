@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import math
 from typing import Any
@@ -22,10 +23,9 @@ _MODELS = {
 
 def _library() -> Any:
     try:
-        import pyrealsense2
+        return importlib.import_module("pyrealsense2")
     except ImportError as error:
         raise MissingExtraError("pyrealsense2", "realsense") from error
-    return pyrealsense2
 
 
 class RealSenseCamera:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 
@@ -11,6 +11,16 @@ from robot_rl.errors import ConfigError
 from robot_rl.interfaces import Policy
 from robot_rl.teleop.source import Event, TeleopState
 from robot_rl.values import Obs, PolicyInput
+
+
+class SuccessJudge(Protocol):
+    """Says of each observation step whether the task is done."""
+
+    def reset(self) -> None:
+        """Forget the last episode."""
+
+    def __call__(self, obs: Obs) -> bool:
+        """Return whether it is done."""
 
 
 class ScriptedSource:
@@ -24,7 +34,7 @@ class ScriptedSource:
         n_joints: J; an action of J elements has no gripper, one of J + 1 has.
         control_hz: Rate at which the policy is asked.
         obs_timeout_s: Age beyond which an observation is stale; the script then lets go.
-        succeeded: Says of an observation step whether the task is done.
+        succeeded: Says whether the task is done; `Event.SUCCESS` is then said.
 
     Raises:
         ConfigError: The policy needs more than one observation step, or a number is not positive.
@@ -37,7 +47,7 @@ class ScriptedSource:
         n_joints: int,
         control_hz: float,
         obs_timeout_s: float = 0.2,
-        succeeded: Callable[[Obs], bool] | None = None,
+        succeeded: SuccessJudge | None = None,
     ) -> None:
         if policy.n_obs != 1:
             raise ConfigError(f"a scripted source needs a policy with `n_obs` 1, got {policy.n_obs}")
@@ -57,6 +67,8 @@ class ScriptedSource:
         """Start an episode: the policy forgets the last one."""
         with self._lock:
             self._policy.reset()
+            if self._succeeded is not None:
+                self._succeeded.reset()
             self._running, self._action, self._is_done = True, None, False
 
     def finish(self) -> None:

@@ -97,3 +97,11 @@ def test_a_file_without_a_recorder_is_refused(tmp_path: Path):
     path.write_text("/**:\n  ros__parameters:\n    store: x\n")
     with pytest.raises(ConfigError, match="no node in it has `ros__parameters` with `streams`"):
         RecordingPlan.from_yaml(path)
+
+
+@pytest.mark.parametrize("name", ["recorder_lift", "recorder_three_cameras"])
+def test_every_recorder_file_is_a_plan(name: str):
+    root = Path(__file__).resolve().parents[2]
+    plan = RecordingPlan.from_yaml(root / "ros_ws/src/robot_rl_ros/config" / f"{name}.yaml")
+    assert {"action", "action_executed", "joint_position"} <= set(plan.streams)
+    assert plan.streams["joint_position"].expected.rate_hz == 500.0

@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,8 @@ class Rig:
         for ms in range(start_ms, stop_ms, 2):
             self.push("q", ms, np.full(3, ms, np.float32))
             if ms % 20 == 0:
+                while self.session._pools["front"]._free.empty():
+                    time.sleep(0.001)  # the test plays faster than real time, and the encoder may fall behind
                 self.push("front", ms, np.full(SHAPE, ms // 20 % 250, np.uint8))
                 self.push("action", ms, np.full(2, ms, np.float32))
 
@@ -241,7 +244,7 @@ def test_a_writer_that_cannot_keep_up_fills_the_queue_and_every_loss_is_counted(
     writer = store.writer(META)
     slow, append = threading.Event(), writer.append
     monkeypatch.setattr(writer, "append", lambda *sample: (slow.wait(), append(*sample)))
-    attempt = Attempt(writer, store.schema, pools)
+    attempt = Attempt(writer.id, lambda: writer, store.schema, pools)
     taken = [attempt.push("front", i, np.full(SHAPE, i, np.uint8)) for i in range(10)]
     assert taken == [True] * 3 + [False] * 7
     assert attempt.dropped("front") == {FULL: 7}
@@ -252,6 +255,18 @@ def test_a_writer_that_cannot_keep_up_fills_the_queue_and_every_loss_is_counted(
     assert attempt.push("q", 2, np.zeros(3, np.float32)) is False
     recording = store.read(attempt.commit(META))
     np.testing.assert_array_equal(recording.streams["front"].stamp_ns, [0, 1, 2])
+
+
+def test_an_episode_that_cannot_be_begun_is_an_error_at_its_end(tmp_path: Path):
+    rig = Rig(tmp_path)
+    rig.play(0, 100)
+    (tmp_path / "store" / "staging").rmdir()
+    (tmp_path / "store" / "staging").write_text("a file where a folder should be")
+    rig.start()
+    rig.play(100, 200)
+    with pytest.raises(RecordingError, match=r"was not saved: .*staging"):
+        rig.session.stop().result()
+    assert rig.session.verdicts()["q"].level == "ok"
 
 
 def test_many_threads_may_push_at_once(tmp_path: Path):

@@ -155,7 +155,7 @@ def test_slewing_is_no_jump():
 
 
 def test_what_was_being_computed_when_the_plan_was_dropped_is_not_used():
-    run = Run(latency_ms=70)
+    run = Run(latency_ms=120)
     for _ in range(6):
         run.tick()
     while not run.driver._runner.busy:

@@ -1,1 +1,1 @@
-"""ROS 2 nodes of robot_rl. A node converts messages and calls robot_rl; whatever can be decided without ROS is there."""
+"""ROS 2 nodes of robot_rl: they convert messages and call it; what can be decided without ROS is decided there."""

@@ -42,11 +42,10 @@ def image_to_array(msg: Image) -> np.ndarray:
             f"an image of {msg.height} x {msg.width} {msg.encoding} needs {msg.height} rows of {row} bytes, "
             f"got {len(msg.data)} bytes in rows of {msg.step}"
         )
-    order = ">" if msg.is_bigendian else "<"
     rows = np.frombuffer(msg.data, np.uint8)[: msg.step * msg.height].reshape(msg.height, msg.step)[:, :row]
     if row != msg.step:
         rows = np.ascontiguousarray(rows)
-    pixels = rows.reshape(-1).view(np.dtype(dtype).newbyteorder(order))
+    pixels = rows.reshape(-1).view(np.dtype(dtype).newbyteorder(">" if msg.is_bigendian else "<"))
     if channels == 1:
         return pixels.reshape(msg.height, msg.width)
     picture = pixels.reshape(msg.height, msg.width, channels)
@@ -84,9 +83,7 @@ class ImagePublisher:
             SpecError: Another shape or dtype than announced.
         """
         if picture.shape != self._view.shape or picture.dtype != self._view.dtype:
-            raise SpecError(
-                f"picture must be {self._view.dtype}{self._view.shape}, got {picture.dtype}{picture.shape}"
-            )
+            raise SpecError(f"picture must be {self._view.dtype}{self._view.shape}, got {picture.dtype}{picture.shape}")
         np.copyto(self._view, picture)
         self._msg.header.stamp = to_msg(stamp_ns)
         self._publisher.publish(self._msg)

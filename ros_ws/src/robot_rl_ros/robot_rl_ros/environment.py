@@ -18,4 +18,5 @@ def environment() -> dict[str, str]:
         "MALLOC_TRIM_THRESHOLD_": "268435456",
         "PYTHONUNBUFFERED": "1",
         "OMP_NUM_THREADS": "1",
+        "LP_NUM_THREADS": "1",
     }

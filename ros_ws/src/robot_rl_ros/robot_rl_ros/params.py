@@ -79,12 +79,12 @@ def _declare(node: Node, name: str, kind: Any, *, start: Any, descriptor: Parame
 
 def _read_default(default: Any) -> tuple[Any, bool, Any]:
     """Return the type, whether a value must be given, and the value otherwise."""
-    if default in _TYPES:
-        return default, True, None
+    if isinstance(default, list):
+        return list[type(default[0])], False, default
     if isinstance(default, tuple):
         return default[0], False, []
-    if isinstance(default, list):
-        return list[type(default[0])], False, default  # type: ignore[misc]
+    if default in _TYPES:
+        return default, True, None
     return type(default), False, default
 
 
@@ -92,13 +92,11 @@ def _describe_range(descriptor: ParameterDescriptor, kind: Any, *, low: float | 
     if low is None and high is None:
         return
     if kind is int:
-        bounds = {"from_value": -_LARGEST_INT if low is None else int(low),
-                  "to_value": _LARGEST_INT if high is None else int(high)}  # fmt: skip
-        descriptor.integer_range = [IntegerRange(**bounds)]
+        first, last = -_LARGEST_INT if low is None else int(low), _LARGEST_INT if high is None else int(high)
+        descriptor.integer_range = [IntegerRange(from_value=first, to_value=last)]
     elif kind is float:
-        bounds = {"from_value": -math.inf if low is None else float(low),
-                  "to_value": math.inf if high is None else float(high)}  # fmt: skip
-        descriptor.floating_point_range = [FloatingPointRange(**bounds)]
+        least, most = -math.inf if low is None else float(low), math.inf if high is None else float(high)
+        descriptor.floating_point_range = [FloatingPointRange(from_value=least, to_value=most)]
     else:
         descriptor.additional_constraints = f"each element from {low} to {high}"
 
@@ -116,7 +114,9 @@ def _checked(
 ) -> Any:
     who = f"parameter `{name}` of node `{node.get_name()}`"
     if value is None:
-        raise ConfigError(f"{who} is missing; give it in the parameter file or with -p {name}:=...; it is {description}")
+        raise ConfigError(
+            f"{who} is missing; give it in the parameter file or with -p {name}:=...; it is {description}"
+        )
     is_list = get_origin(kind) is list
     element = get_args(kind)[0] if is_list else kind
     values = value if is_list else [value]

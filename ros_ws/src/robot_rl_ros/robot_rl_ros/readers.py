@@ -35,7 +35,9 @@ def make_reader(type_name: str, spec: ArraySpec, *, field: str = "", names: Sequ
         ConfigError: An unknown type or field.
     """
     if type_name not in READERS:
-        raise ConfigError(f"stream `{spec.name}`: no reader for message type {type_name!r}; there are {sorted(READERS)}")
+        raise ConfigError(
+            f"stream `{spec.name}`: no reader for message type {type_name!r}; there are {sorted(READERS)}"
+        )
     read = READERS[type_name](spec, field, tuple(names))
 
     def checked(msg: Any) -> tuple[int | None, np.ndarray]:

@@ -26,10 +26,10 @@ def make_executor() -> Executor:
     It must be driven by `spin_once` with a time-out: its `spin` never runs a timer and ignores signals.
     """
     try:
-        from rclpy.experimental import EventsExecutor
+        from rclpy.experimental.events_executor import EventsExecutor
     except ImportError:
         return SingleThreadedExecutor()
-    return EventsExecutor()  # type: ignore[no-any-return]
+    return EventsExecutor()
 
 
 def run(node_factory: Callable[[], Node], args: Sequence[str] | None = None) -> int:

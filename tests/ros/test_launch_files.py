@@ -1,0 +1,122 @@
+"""Every node a graph names exists, takes the parameters it is given, and starts; every launch file is one graph."""
+
+import ast
+import importlib
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from rcl_interfaces.srv import ListParameters
+from robot_rl_ros.arm_graphs import GRAPHS
+from robot_rl_ros.graphs import Process
+from robot_rl_ros.up import Running
+
+from robot_rl.errors import ConfigError
+from tests.ros.graph_kit import wait_for
+
+PACKAGE = Path(__file__).resolve().parents[2] / "ros_ws" / "src" / "robot_rl_ros"
+LAUNCH_FILES = sorted((PACKAGE / "launch").glob("*.launch.py"))
+ARGUMENTS = {
+    "sim": {},
+    "collect": {"store": "there", "teleop": "scripted"},
+    "deploy": {"bundle": "there", "store": "there", "teleop": "scripted"},
+}
+
+
+def processes(graph: str, **arguments: str) -> dict[str, Process]:
+    return {process.name: process for process in GRAPHS[graph].processes({**ARGUMENTS[graph], **arguments})}
+
+
+def test_every_graph_has_its_launch_file_and_that_is_all_it_is():
+    assert [file.name.removesuffix(".launch.py") for file in LAUNCH_FILES] == sorted(GRAPHS)
+    for file in LAUNCH_FILES:
+        (function,) = [node for node in ast.parse(file.read_text()).body if isinstance(node, ast.FunctionDef)]
+        returned = function.body[-1]
+        assert function.name == "generate_launch_description"
+        assert ast.unparse(returned) == f"return launch_description('{file.name.removesuffix('.launch.py')}')"
+
+
+def test_a_launch_file_makes_the_nodes_of_its_graph():
+    launch = pytest.importorskip("launch", reason="ROS 2 launch is not installed here (it is not on PyPI)")
+    pytest.importorskip("launch_ros", reason="launch_ros is not installed here (it is not on PyPI)")
+    from robot_rl_ros.launching import launch_description
+
+    for name, arguments in ARGUMENTS.items():
+        context = launch.LaunchContext()
+        context.launch_configurations.update({a.name: a.default_text for a in GRAPHS[name].arguments} | arguments)
+        description = launch_description(name)
+        declared = {a.name for a, _ in description.get_launch_arguments_with_include_launch_description_actions()}
+        assert declared == {a.name for a in GRAPHS[name].arguments}
+        made = description.entities[-1].execute(context)
+        assert [node.node_package for node in made] == [None] * len(processes(name))
+
+
+@pytest.mark.parametrize("graph", sorted(GRAPHS))
+def test_every_node_is_a_module_that_runs_and_an_executable_of_the_package(graph):
+    executables = (PACKAGE / "setup.py").read_text()
+    for process in processes(graph).values():
+        module = importlib.import_module(process.module)
+        assert callable(module.main)
+        assert f'"{process.module.removeprefix("robot_rl_ros.").removesuffix("_node")}"' in executables
+        assert Path(process.config_path).is_file()
+
+
+def test_what_the_arguments_decide():
+    assert set(processes("sim")) == {"safety", "sim_robot", "camera_front", "camera_wrist"}
+    assert set(processes("collect")) == {*processes("sim"), "supervisor", "teleop", "recorder"}
+    assert set(processes("deploy", teleop="none", store="")) == {*processes("sim"), "supervisor", "policy"}
+    assert processes("sim", cameras="front, side")["safety"].parameters == {
+        "watch_cameras": ["front/color/camera_info", "side/color/camera_info"]
+    }
+    assert processes("sim", cameras="")["safety"].ros_parameters == {}
+    assert processes("collect", namespace="left")["recorder"].namespace == "/left"
+    assert processes("collect", teleop="keyboard")["teleop"].terminal
+    assert not processes("deploy")["policy"].parameters["hardware"]
+    real = processes("deploy", robot="external", camera_config="camera_realsense.yaml")
+    assert "sim_robot" not in real
+    assert real["policy"].parameters["hardware"]
+    assert real["camera_front"].module == "robot_rl_ros.camera_node"
+    assert "reset_service" not in real["supervisor"].parameters
+
+
+def test_arguments_that_contradict_each_other_are_refused():
+    with pytest.raises(ConfigError, match="a real arm has real cameras"):
+        processes("deploy", robot="external")
+    with pytest.raises(ConfigError, match=r"`cameras` must be names with commas between them, got \['a b'\]"):
+        processes("sim", cameras="front,a b")
+    with pytest.raises(ConfigError, match=r"graph `deploy` needs bundle:=... \(policy bundle"):
+        GRAPHS["deploy"].processes({})
+
+
+def given_parameters(process: Process) -> set[str]:
+    """Return the names of all parameters a process is given, by its file and by its graph."""
+    names = set(process.ros_parameters)
+    for section in yaml.safe_load(Path(process.config_path).read_text()).values():
+        pending = [("", section["ros__parameters"])]
+        while pending:
+            prefix, values = pending.pop()
+            for key, value in values.items():
+                if isinstance(value, dict):
+                    pending.append((f"{prefix}{key}.", value))
+                else:
+                    names.add(prefix + key)
+    return names
+
+
+def test_every_node_starts_and_takes_each_parameter_it_is_given(shared_graph, tmp_path):
+    pytest.importorskip("onnx", reason="onnx is not installed here; pip install 'robot-rl[train]'")
+    from tests.ros.formula_bundle import formula_bundle
+
+    bundle = formula_bundle(tmp_path / "bundle", per_step=0.0)
+    made = processes("deploy", bundle=str(bundle.path), store=str(tmp_path / "store"))
+    with Running(list(made.values())) as running:
+        for process in made.values():
+            request = ListParameters.Request(depth=ListParameters.Request.DEPTH_RECURSIVE)
+            answer = shared_graph.call(
+                ListParameters, f"{process.namespace}/{process.name}/list_parameters", request, timeout_s=30.0
+            )
+            assert given_parameters(process) <= set(answer.result.names), process.name
+        time.sleep(0.5)
+        assert running.poll() is None
+        wait_for(lambda: set(running.names) == set(made), "all nodes")
