@@ -27,6 +27,8 @@ from robot_rl.data.store import EpisodeStore
 from robot_rl.data.windows import WindowDataset, WindowSpec
 from tests.ros.graph_kit import wait_for
 
+pytestmark = pytest.mark.realtime
+
 SEED = 7
 N_EPISODES = 2
 TRIES = 5

@@ -14,6 +14,8 @@ from benchmarks._fault_cell import STANDS_RAD_S, fault_cell, faulty_streams, wai
 from robot_rl.data.store import EpisodeStore
 from tests.ros.test_end_to_end import CALM
 
+pytestmark = pytest.mark.realtime
+
 STOPS = {
     "camera_front": "`front/color/camera_info` is",
     "policy": "",  # the supervisor sends nothing, which is no fault of the safety node's stream until it is silent

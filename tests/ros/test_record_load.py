@@ -1,6 +1,10 @@
 """The recorder under the load of benchmarks/record_load.py, for a few seconds: the accounts must balance."""
 
+import pytest
+
 from benchmarks.record_load import run_load
+
+pytestmark = pytest.mark.realtime
 
 
 def test_every_message_is_stored_with_its_stamp_or_named(ros_env, ros_domain, tmp_path):

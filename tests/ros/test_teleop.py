@@ -76,6 +76,7 @@ def test_a_leader_moves_the_arm_from_where_it_stands_and_its_silence_lets_go(ros
         thread.join()
 
 
+@pytest.mark.realtime
 def test_the_lift_expert_lifts_over_topics_and_the_next_episode_begins(ros_graph):
     status = ros_graph.collect(String, "episode/status", LATCHED)
     source = ros_graph.collect(String, "control_source", LATCHED)
