@@ -9,6 +9,7 @@ Writes benchmarks/results/onnx_parity.json.
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import tempfile
 import time
@@ -30,13 +31,14 @@ from benchmarks._models import (
     n_parameters,
     stats_around,
 )
-from benchmarks._results import write_results
+from benchmarks._results import RESULTS, write_results
 from policies.export import export_bundle
 from policies.torch_policy import TorchPolicy
 from robot_rl.deploy.onnx_policy import OnnxPolicy
 from robot_rl.specs import ActionSpec, ArraySpec, RobotSpec
 from robot_rl.values import Obs, PolicyInput
 
+TOTAL = "largest |ONNX - torch| of all models, normalised"
 STATE = {"position": 7, "object": 9}
 ACTION_WIDTH = 8
 
@@ -105,19 +107,20 @@ def main() -> None:
         parser.add_argument(f"--{name}", nargs="+", choices=list(kinds), default=list(kinds))
     args = parser.parse_args()
     torch.set_num_threads(1)
-    rows: list[dict[str, Any]] = []
     for encoder in args.encoders:
         for denoiser in args.denoisers:
             for family in args.families:
-                rows += measure(family, denoiser, encoder, calls=args.calls, rounds=args.rounds)
-    worst = max(row["value"] for row in rows if row["claim"].startswith("max"))
-    total = {
-        "claim": "largest |ONNX - torch| of all models, normalised",
-        "value": worst,
-        "unit": "1",
-        "baseline": "1e-4",
-    }
-    write_results("onnx_parity", [total, *rows])
+                save(measure(family, denoiser, encoder, calls=args.calls, rounds=args.rounds))
+
+
+def save(rows: list[dict[str, Any]]) -> None:
+    """Put one model's rows in place of its old ones, so that parts can be measured again and nothing is lost."""
+    path = RESULTS / "onnx_parity.json"
+    old = json.loads(path.read_text()) if path.exists() else []
+    claims = {TOTAL, *(row["claim"] for row in rows)}
+    kept = [row for row in old if row["claim"] not in claims] + rows
+    worst = max(row["value"] for row in kept if row["claim"].startswith("max"))
+    write_results("onnx_parity", [{"claim": TOTAL, "value": worst, "unit": "1", "baseline": "1e-4"}, *kept])
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from benchmarks import _plots
 from benchmarks._results import DOC_IMAGES, RESULTS
 
 TITLES = {
@@ -57,6 +58,9 @@ def _section(name: str, rows: list[dict[str, Any]]) -> str:
 def main() -> None:
     """Write the page."""
     found = {path.stem: json.loads(path.read_text()) for path in RESULTS.glob("*.json")}
+    for name, draw in {"onnx_parity": _plots.onnx_parity, "store_kill": _plots.store_kill}.items():
+        if name in found:
+            draw(found[name])
     order = [name for name in TITLES if name in found] + sorted(set(found) - set(TITLES))
     page = HEAD + "\n" + "\n".join(_section(name, found[name]) for name in order)
     (DOC_IMAGES.parent / "results.md").write_text(page)
