@@ -225,5 +225,7 @@ def wait(condition: Callable[[], Any], what: str, *, timeout_s: float = 60.0) ->
 
 def faulty_streams(store: EpisodeStore) -> dict[str, str]:
     """Return the streams that the newest episode's verdict does not call fine, with the first reason."""
-    quality = store.read(store.ids()[-1]).meta.extra["quality"]
+    quality = store.read(store.ids()[-1]).meta.extra.get("quality")
+    if quality is None:  # the recorder was killed, and the episode salvaged without its verdict
+        return {}
     return {name: v["reasons"][0] for name, v in quality["streams"].items() if v["level"] not in ("ok", "stale")}

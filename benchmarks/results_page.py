@@ -19,6 +19,8 @@ TITLES = {
     "onnx_parity": "ONNX against torch",
     "loop_latency": "Control loop: latency and lateness",
     "record_load": "Recorder: three cameras, joints at 500 Hz, commands at 100 Hz",
+    "ros_latency": "ROS graph: lateness of a 200 Hz control node",
+    "ros_deploy": "ROS graph: a trained bundle on the simulated arm",
     "safety_through_topics": "Safety: from a fault on a topic to the last command that moves the arm",
 }
 HEAD = """# Results
