@@ -114,7 +114,7 @@ class DenoisingModel(nn.Module):
         """Return the network's native output at the normalised noisy chunk `x` and the path's own time `t`."""
         return self.denoiser(x, t * self.time_scale, cond)
 
-    def _reference(self, obs: Mapping[str, Tensor]) -> Tensor | float:
+    def reference(self, obs: Mapping[str, Tensor]) -> Tensor | float:
         """Return what chunks are relative to, [B, 1, A], or zero."""
         if not self.relative_to:
             return 0.0
@@ -134,7 +134,7 @@ class DenoisingModel(nn.Module):
 
     def sample(self, obs: Mapping[str, Tensor], noise: Float[Tensor, "B H A"]) -> Float[Tensor, "B H A"]:
         """Return the chunk in physical units that the solver reaches from standard normal `noise`."""
-        return self.normalizer.inverse(self.sample_normalised(obs, noise)) + self._reference(obs)
+        return self.normalizer.inverse(self.sample_normalised(obs, noise)) + self.reference(obs)
 
     def loss(
         self,
@@ -156,7 +156,7 @@ class DenoisingModel(nn.Module):
             mask: False where the window left the episode.
         """
         t = self.time_law(u)
-        data = self.normalizer(target - self._reference(obs))
+        data = self.normalizer(target - self.reference(obs))
         x = self.path.mix(data, noise, t)
         if self.mask_padding:
             x = torch.where(mask[..., None], x, noise)

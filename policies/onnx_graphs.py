@@ -29,7 +29,7 @@ class _Sample(nn.Module):
     def forward(self, obs: dict[str, Tensor], noise: Tensor) -> tuple[Tensor, Tensor]:
         normalised = self.model.sample_normalised(obs, noise)
         # What `sample` does, without running the solver a second time inside the graph.
-        return self.model.normalizer.inverse(normalised) + self.model._reference(obs), normalised
+        return self.model.normalizer.inverse(normalised) + self.model.reference(obs), normalised
 
 
 class _Encode(nn.Module):

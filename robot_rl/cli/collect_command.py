@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress
 
 from robot_rl.cli.config import build, plain
+from robot_rl.cli.progress import bar
 from robot_rl.data.store import EpisodeStore
 from robot_rl.errors import ConfigError, StoreError
 from robot_rl.evaluation.rollouts import run_episode
@@ -15,18 +16,6 @@ from robot_rl.specs import RobotSpec
 from robot_rl.values import RecordingMeta
 
 MAX_FAILURE_RATIO = 0.5
-
-
-def bar(console: Console) -> Progress:
-    """Return the progress bar that every counting command shows."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    return Progress(*columns, console=console)
 
 
 def open_or_create(url: str, spec: RobotSpec, codecs: dict[str, str]) -> EpisodeStore:

@@ -7,15 +7,14 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig
 from rich.console import Console
 
 from robot_rl.bundle import PolicyBundle
-from robot_rl.cli.collect_command import bar
 from robot_rl.cli.config import build, plain
 from robot_rl.cli.model_card import ModelCard, torch_policy
+from robot_rl.cli.progress import bar
 from robot_rl.errors import ConfigError
 from robot_rl.evaluation.parallel import evaluate
 from robot_rl.evaluation.report import write_report
@@ -23,13 +22,7 @@ from robot_rl.evaluation.report_sections import evaluation_sections
 from robot_rl.evaluation.rollouts import EpisodeResult
 from robot_rl.evaluation.summary import EvaluationMeta, EvaluationSummary
 from robot_rl.evaluation.validation import ValidationRecord
-from robot_rl.interfaces import Env, Policy
-
-
-def make_env(node: dict[str, Any]) -> Env:
-    """Build an environment in a worker process."""
-    env: Env = build(node)
-    return env
+from robot_rl.interfaces import Policy
 
 
 def make_onnx_policy(bundle: str) -> Policy:
@@ -63,7 +56,7 @@ def summarise(config: DictConfig, console: Console) -> EvaluationSummary:
             progress.advance(task)
 
         summary = evaluate(
-            partial(make_env, env),
+            partial(build, env),
             policy_factory,
             range(first, first + count),
             workers=config.evaluate.workers,

@@ -7,8 +7,8 @@ from pathlib import Path
 from omegaconf import DictConfig
 from rich.console import Console
 
-from robot_rl.cli.collect_command import bar
 from robot_rl.cli.config import build
+from robot_rl.cli.progress import bar
 from robot_rl.data.replay_buffer_io import import_replay_buffer
 from robot_rl.data.replay_layout import ReplayLayout
 from robot_rl.data.store import EpisodeStore
