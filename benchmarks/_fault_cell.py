@@ -39,6 +39,7 @@ TRIES = 3
 STEP_RAD = 0.02  # of the policy, 20 times a second
 STANDS_RAD_S = 0.02
 MOVING_RAD_S = 0.1
+PAUSE_S = 0.2
 Parameters = Mapping[str, Mapping[str, Any]]
 
 
@@ -135,13 +136,22 @@ class FaultCell:
         return time.monotonic()
 
     def stopped_after_s(self, since_s: float) -> tuple[float, float]:
-        """Return after how many seconds the command froze, and after how many the arm stood still."""
+        """Return after how many seconds the command froze, and after how many the arm stood still.
+
+        Frozen and still mean for `PAUSE_S` at least: what happens once a stalled node is back is another matter.
+        """
         changes = [
             now for (_, before), (now, value) in zip(self.log.command[:-1], self.log.command[1:], strict=True)
             if abs(value - before) > 1e-6
         ]  # fmt: skip
         moving = [now for now, speed in self.log.speed if speed > STANDS_RAD_S]
-        return max(0.0, changes[-1] - since_s), max(0.0, moving[-1] - since_s)
+        return _until_pause(changes, since_s), _until_pause(moving, since_s)
+
+    def moved_again(self, since_s: float) -> bool:
+        """Return whether the command changed at all after it had frozen."""
+        frozen_s, _ = self.stopped_after_s(since_s)
+        begun = [value for now, value in self.log.command if now >= since_s + frozen_s]
+        return bool(begun) and max(abs(value - begun[0]) for value in begun) > 1e-6
 
     def speed(self) -> float:
         """Return the first joint's speed over the last samples [rad/s]."""
@@ -210,6 +220,16 @@ def _listen(node: Node, log: Log) -> None:
         node.create_subscription(String, topic, on_text, LATCHED)
 
 
+def _until_pause(stamps_s: list[float], since_s: float) -> float:
+    """Return for how long after `since_s` the stamps go on without a pause of `PAUSE_S`."""
+    last = since_s
+    for stamp in stamps_s:
+        if stamp - last > PAUSE_S:
+            break
+        last = max(last, stamp)
+    return last - since_s
+
+
 def wait(condition: Callable[[], Any], what: str, *, timeout_s: float = 60.0) -> None:
     """Return once the condition is true.
 
@@ -224,8 +244,8 @@ def wait(condition: Callable[[], Any], what: str, *, timeout_s: float = 60.0) ->
 
 
 def faulty_streams(store: EpisodeStore) -> dict[str, str]:
-    """Return the streams that the newest episode's verdict does not call fine, with the first reason."""
+    """Return the streams that the newest episode's verdict calls an error, with the first reason."""
     quality = store.read(store.ids()[-1]).meta.extra.get("quality")
     if quality is None:  # the recorder was killed, and the episode salvaged without its verdict
         return {}
-    return {name: v["reasons"][0] for name, v in quality["streams"].items() if v["level"] not in ("ok", "stale")}
+    return {name: v["reasons"][0] for name, v in quality["streams"].items() if v["level"] == "error"}

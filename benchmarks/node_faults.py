@@ -48,6 +48,7 @@ class Finding:
 
     frozen_s: float
     still_s: float
+    moved_again: bool
     reason: str
     named: dict[str, str]
     whole: bool
@@ -97,7 +98,7 @@ CASES = {
         None,
         lambda folder: {"camera_wrist": {"fps": 10.0}},
     ),
-    "joints stall": Case("joint states stall for 0.5 s", stall("sim_robot", 0.5), None),
+    "joints stall": Case("joint states stall for 0.5 s", stall("sim_robot", 0.5), 0.1 + 0.01),
     "policy killed": Case("policy killed with -9", kill("policy"), 0.1 + PERIOD_S),
     "policy stalls": Case("policy stalls for 0.5 s", stall("policy", 0.5), 0.1 + PERIOD_S),
     "supervisor killed": Case("supervisor killed with -9", kill("supervisor"), 0.1 + 0.01),
@@ -114,18 +115,19 @@ def play(case: Case, folder: Path) -> Finding | None:
         since = case.disturb(cell)
         time.sleep(1.0)
         frozen, still = cell.stopped_after_s(since)
+        again = cell.moved_again(since)
         reason = str(cell.log.texts["safety/state"].get("reason", ""))
         if cell.log.state("episode/status") == "running" and "supervisor" in cell.running.names:
             cell.call("supervisor/failure")
         time.sleep(1.0)
-    return _finding(folder / "store", frozen, still, reason)
+    return _finding(folder / "store", frozen, still, again, reason)
 
 
-def _finding(url: Path, frozen: float, still: float, reason: str) -> Finding:
+def _finding(url: Path, frozen: float, still: float, again: bool, reason: str) -> Finding:
     store = EpisodeStore.open(url)
     whole = all(len(store.episode(id)) > 0 for id in store.ids())
     named = faulty_streams(store) if store.ids() else {}
-    return Finding(frozen, still, reason, named, whole, len(store.found))
+    return Finding(frozen, still, again, reason, named, whole, len(store.found))
 
 
 def _rows(case: Case, found: list[Finding]) -> list[dict[str, Any]]:
@@ -137,7 +139,8 @@ def _rows(case: Case, found: list[Finding]) -> list[dict[str, Any]]:
          "value": float(all(f.whole for f in found)), "unit": ""},
     ]  # fmt: skip
     if case.bound_s is not None:
-        bound = f"bound {case.bound_s * 1e3:.0f} ms"
+        again = sum(f.moved_again for f in found)
+        bound = f"bound {case.bound_s * 1e3:.0f} ms; moved again in {again} of {len(found)}"
         rows += [
             {"claim": f"{case.what}: last change of the final command, {bound}", "value": round(max(frozen), 1),
              "unit": "ms", "interval": [round(min(frozen), 1), round(max(frozen), 1)]},

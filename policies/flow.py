@@ -3,15 +3,15 @@
 Lipman et al. 2023 (arXiv 2210.02747); the time law and ten Euler steps are pi0's (arXiv 2410.24164, section IV).
 """
 
-from collections.abc import Callable, Sequence
+from typing import Unpack
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
+from policies.chunk_network import ChunkOptions
 from policies.denoising import DenoisingModel, TimeLaw
-from policies.encoders import Encoder, Stats
-from robot_rl.data.normalizer import NormMode
+from policies.encoders import Stats
 from robot_rl.errors import ConfigError
 from robot_rl.gaussian_path import GaussianPath
 from robot_rl.schedules import flow_times
@@ -37,24 +37,17 @@ TIME_LAWS: dict[str, TimeLaw] = {"uniform": uniform_time, "beta": beta_time, "lo
 
 
 class FlowModel(DenoisingModel):
-    """A flow-matching ChunkModel; `DenoisingModel` explains the arguments not listed here.
+    """A flow-matching ChunkModel.
 
     Args:
         spec: The robot.
         stats: Statistics of `action` and of the observations that are normalised.
-        encoder: Called as encoder(spec, stats, n_obs=...).
-        denoiser: Called as denoiser(action_dim=..., horizon=..., cond_dim=...).
-        n_obs: O, observation steps.
-        horizon: H, actions in a chunk.
-        action_offset: Control step of the chunk's first action relative to the newest observation.
         n_steps: Euler steps.
         time_law: Where in time to train: `uniform`, `beta` (pi0's, more noise) or `logit_normal` (the middle).
-        action_norm: How actions are normalised.
-        relative_to: Observations that chunks are predicted relative to.
         noise_scale: Factor on the noise that sampling starts from. 1 samples the demonstrators' whole variety, 0
             follows the flow from its centre: less variety, more precision. A departure from flow matching.
         clip: Bound of the denoiser's normalised output while sampling; flow policies use none.
-        mask_padding: Leave padded steps out of the loss.
+        options: `policies.chunk_network.ChunkOptions`.
 
     Raises:
         ConfigError: An unknown time law, or a setting `DenoisingModel` refuses.
@@ -65,24 +58,15 @@ class FlowModel(DenoisingModel):
         spec: RobotSpec,
         stats: Stats,
         *,
-        encoder: Callable[..., Encoder],
-        denoiser: Callable[..., nn.Module],
-        n_obs: int,
-        horizon: int,
-        action_offset: int = 0,
         n_steps: int = 10,
         time_law: str = "beta",
-        action_norm: NormMode = "min_max",
-        relative_to: Sequence[str] = (),
         noise_scale: float = 1.0,
         clip: float | None = None,
-        mask_padding: bool = True,
+        **options: Unpack[ChunkOptions],
     ) -> None:
         if time_law not in TIME_LAWS:
             raise ConfigError(f"`time_law` must be one of {sorted(TIME_LAWS)}, got {time_law!r}")
         super().__init__(
-            spec, stats, encoder=encoder, denoiser=denoiser, n_obs=n_obs, horizon=horizon, action_offset=action_offset,
-            path=GaussianPath.flow(), times=flow_times(n_steps), time_law=TIME_LAWS[time_law], time_scale=100.0,
-            action_norm=action_norm, relative_to=relative_to, noise_scale=noise_scale, clip=clip,
-            mask_padding=mask_padding,
+            spec, stats, path=GaussianPath.flow(), times=flow_times(n_steps), time_law=TIME_LAWS[time_law],
+            time_scale=100.0, noise_scale=noise_scale, clip=clip, **options,
         )  # fmt: skip

@@ -125,18 +125,22 @@ class ActionChunk:
     """What a policy returns: `action` [H, A] in physical units, row h due at `start_ns + h * step_ns`.
 
     Row 0 is due at the tick of the newest observation. A model whose chunk starts at the oldest observation
-    (Diffusion Policy, LeRobot) slices from O-1 before it makes one of these.
+    (Diffusion Policy, LeRobot) slices from O-1 before it makes one of these. `n_execute` is how many rows to execute
+    before asking again, where the policy decides that chunk by chunk; `None` leaves it to whoever executes.
     """
 
     start_ns: int
     step_ns: int
     action: np.ndarray
+    n_execute: int | None = None
 
     def __post_init__(self) -> None:
         if self.action.ndim != 2 or len(self.action) == 0:
             raise SpecError(f"`action` of a chunk must be [H, A] with H >= 1, got shape {self.action.shape}")
         if self.step_ns <= 0:
             raise SpecError(f"`step_ns` must be positive, got {self.step_ns}")
+        if self.n_execute is not None and not 1 <= self.n_execute <= len(self.action):
+            raise SpecError(f"`n_execute` of a chunk must be in [1, {len(self.action)}], got {self.n_execute}")
 
     def __len__(self) -> int:
         return len(self.action)

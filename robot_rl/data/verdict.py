@@ -95,13 +95,21 @@ def _rhythm(expected: Expected, figures: Figures, *, live: bool) -> list[_Findin
     wanted, got = expected.rate_hz, figures.recent_hz if live else figures.rate_hz
     if wanted is not None and got is not None and abs(got - wanted) > RATE_WARN * wanted:
         found.append(("error" if got < RATE_ERROR * wanted else "warn", f"rate {got:.1f} Hz, {wanted:g} Hz expected"))
-    if figures.gaps:
-        word = "gap" if figures.gaps == 1 else "gaps"
-        text = f"{figures.gaps} {word}, the longest {figures.longest_gap_ms / 1e3:.3f} s"
-        found.append(("warn", text + (f", about {figures.missing} samples missing" if figures.missing else "")))
+    found += _gaps(expected, figures)
     if wanted is not None and figures.jitter_ms is not None and figures.jitter_ms > JITTER_WARN * 1e3 / wanted:
         found.append(("warn", f"jitter {figures.jitter_ms:.1f} ms (p95) at a period of {1e3 / wanted:.1f} ms"))
     return found
+
+
+def _gaps(expected: Expected, figures: Figures) -> list[_Finding]:
+    """A gap in a required stream is an error where it outlasts the stream's time-out: the arm had to stop."""
+    if not figures.gaps:
+        return []
+    word, limit = "gap" if figures.gaps == 1 else "gaps", expected.stale_after_s
+    stale = expected.required and limit is not None and figures.longest_gap_ms > limit * 1e3
+    text = f"{figures.gaps} {word}, the longest {figures.longest_gap_ms / 1e3:.3f} s"
+    more = f", about {figures.missing} samples missing" if figures.missing else ""
+    return [("error" if stale else "warn", text + more)]
 
 
 def _time(figures: Figures) -> list[_Finding]:

@@ -58,7 +58,7 @@ class ChunkExecutor:
     An action is in force from its stamp until the chunk's next one; after the last row there is none.
 
     Args:
-        n_execute: Ticks after which `wants_chunk` asks for the next chunk.
+        n_execute: Ticks after which `wants_chunk` asks for the next chunk, unless a chunk brings its own number.
         margin_ns: A row must be due at least this much after `now` to be kept by `offer`.
     """
 
@@ -108,7 +108,7 @@ class ChunkExecutor:
     def load(self, chunk: ActionChunk) -> None:
         """Take a chunk computed while the loop waited: it replaces everything, and row 0 is still in time."""
         with self._lock:
-            self._take(_Planned(chunk, chunk.start_ns), keep_before=False)
+            self._take(_Planned(chunk, chunk.start_ns, chunk.n_execute or self.n_execute), keep_before=False)
 
     def offer(self, chunk: ActionChunk, now_ns: int) -> int:
         """Take a chunk computed while the old one ran, without its stale rows.
@@ -133,7 +133,7 @@ class ChunkExecutor:
                 stale_actions=self._counts.stale_actions + dropped,
                 stale_chunks=self._counts.stale_chunks + (fresh == 0),
             )
-            self._take(_Planned(kept, chunk.start_ns), keep_before=True)
+            self._take(_Planned(kept, chunk.start_ns, chunk.n_execute or self.n_execute), keep_before=True)
         return fresh
 
     def action_at(self, tick_ns: int) -> np.ndarray | None:
@@ -153,7 +153,7 @@ class ChunkExecutor:
         self._count_boundary(new.chunk)
         cut = [old.before(new.chunk.start_ns) for old in self._plan] if keep_before else []
         self._plan = [old for old in cut if old is not None] + [new]
-        self._period_ns = self.n_execute * new.chunk.step_ns
+        self._period_ns = new.n_execute * new.chunk.step_ns
         self._counts = replace(self._counts, chunks=self._counts.chunks + 1)
 
     def _count_boundary(self, chunk: ActionChunk) -> None:
@@ -177,10 +177,11 @@ class ChunkExecutor:
 
 @dataclass(frozen=True)
 class _Planned:
-    """What is left of a chunk, and the stamp of the observation it came from."""
+    """What is left of a chunk, the stamp of the observation it came from, and when to ask for the next (steps)."""
 
     chunk: ActionChunk
     source_ns: int
+    n_execute: int
 
     @property
     def end_ns(self) -> int:
@@ -195,4 +196,4 @@ class _Planned:
         """Return the part that is due before a stamp."""
         n = int(np.count_nonzero(self.chunk.stamp_ns < stamp_ns))
         c = self.chunk
-        return _Planned(ActionChunk(c.start_ns, c.step_ns, c.action[:n]), self.source_ns) if n else None
+        return _Planned(ActionChunk(c.start_ns, c.step_ns, c.action[:n]), self.source_ns, self.n_execute) if n else None

@@ -74,7 +74,8 @@ class LatencyHistogram:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values in milliseconds: the summary, and `edges_ms` and `counts` of filled buckets."""
-        filled = np.flatnonzero(self._counts)
+        counts = self._counts.copy()  # another thread may be recording, and flatnonzero refuses an array that changes
+        filled = np.flatnonzero(counts)
         empty = self.count == 0
         summary = {
             "count": self.count,
@@ -84,7 +85,7 @@ class LatencyHistogram:
             "max_ms": None if empty else self.max_ns / 1e6,
         }
         edges = _upper_edges_ns()[filled] / 1e6
-        return {**summary, "edges_ms": edges.tolist(), "counts": self._counts[filled].tolist()}
+        return {**summary, "edges_ms": edges.tolist(), "counts": counts[filled].tolist()}
 
 
 def _upper_edges_ns() -> np.ndarray:

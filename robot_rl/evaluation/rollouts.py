@@ -77,7 +77,7 @@ class RecedingHorizon:
         """
         stacked = self._history.push(tick.obs)
         row = None if self._chunk is None else _row_due(self._chunk, tick.stamp_ns)
-        if self._chunk is None or row is None or self._executed >= self._policy.n_execute:
+        if self._chunk is None or row is None or self._executed >= (self._chunk.n_execute or self._policy.n_execute):
             begin = time.perf_counter()
             self._chunk = self._policy.act(PolicyInput(obs=stacked, stamp_ns=tick.stamp_ns))
             self.inference_s.append(time.perf_counter() - begin)

@@ -173,3 +173,16 @@ def test_two_threads():
     finally:
         stop.set()
         worker.join()
+
+
+def test_a_chunk_may_say_itself_how_long_it_is_good_for():
+    executor = ChunkExecutor(n_execute=4)
+    executor.requested(0)
+    executor.load(ActionChunk(0, 10, np.zeros((8, 2)), n_execute=6))
+    assert not executor.wants_chunk(50)
+    assert executor.wants_chunk(60)
+    executor.requested(60)
+    executor.load(ActionChunk(60, 10, np.zeros((8, 2))))
+    assert executor.wants_chunk(100)
+    with pytest.raises(SpecError, match=r"`n_execute` of a chunk must be in \[1, 8\], got 9"):
+        ActionChunk(0, 10, np.zeros((8, 2)), n_execute=9)

@@ -1,6 +1,7 @@
 """The ticker keeps its grid, and an error ends it loudly."""
 
 import logging
+import os
 import threading
 import time
 
@@ -52,3 +53,18 @@ def test_a_rate_that_is_none_is_refused(rate):
 
 def test_closing_before_starting_is_allowed():
     Ticker(lambda: None, rate_hz=1.0, name="x").close()
+
+
+def test_realtime_is_used_where_the_machine_allows_it_and_explained_where_not():
+    seen, done = [], threading.Event()
+
+    def tick() -> None:
+        seen.append(os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK)
+        done.set()
+
+    ticker = Ticker(tick, rate_hz=100.0, name="rt", realtime=True)
+    ticker.start()
+    assert done.wait(5)
+    ticker.close()
+    assert (seen[0] == os.SCHED_FIFO) == (ticker.ordinary_because == "")
+    assert Ticker(tick, rate_hz=100.0, name="plain").ordinary_because == "not asked for"

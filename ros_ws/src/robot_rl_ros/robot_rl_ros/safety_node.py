@@ -45,7 +45,7 @@ class SafetyNode(Node):
         self._subscribe(settings.guard.cameras)
         self._create_services()
         self._publish_state(self._verdict)
-        self._ticker = Ticker(self._tick, rate_hz=rate_hz, name="safety")
+        self._ticker = Ticker(self._tick, rate_hz=rate_hz, name="safety", realtime=True)
         self._ticker.start()
         self._check = self.create_timer(0.1, self._raise_failure)
 

@@ -71,7 +71,7 @@ class SupervisorNode(Node):
         self._diagnostics = Diagnostics(self, self._health)
         self._publish_source("none")
         self._publish_status(self._describe())
-        self._ticker = Ticker(self._tick, rate_hz=rate_hz, name="supervisor")
+        self._ticker = Ticker(self._tick, rate_hz=rate_hz, name="supervisor", realtime=True)
         self._ticker.start()
         self._check = self.create_timer(0.1, self._raise_failure)
 
