@@ -147,7 +147,7 @@ def run_episode(
     tick = env.reset(seed)
     if recorder is not None:
         recorder.start(tick)
-    score = _Score()
+    score = EpisodeScore()
     film = None if on_frame is None else _Film(env, on_frame)
     while not score.over:
         tick = env.step(env.spec.action.validate(horizon.action(tick)))
@@ -178,8 +178,8 @@ class _Film:
         self.seconds += time.perf_counter() - begin
 
 
-class _Score:
-    """Adds up the ticks of one episode and says when it is over."""
+class EpisodeScore:
+    """Adds up the ticks of one episode; `over` says whether it has ended."""
 
     def __init__(self) -> None:
         self.steps = 0
@@ -191,9 +191,11 @@ class _Score:
 
     @property
     def over(self) -> bool:
+        """Whether the episode has ended, by itself or cut off."""
         return self.terminated or self.truncated
 
     def add(self, tick: Tick) -> None:
+        """Count a step's tick."""
         self.steps += 1
         self.success = self.success or tick.success
         self.return_ += tick.reward
@@ -201,6 +203,7 @@ class _Score:
         self.terminated, self.truncated = tick.terminated, tick.truncated
 
     def result(self, seed: int, *, seconds: float, inference_p50_ms: float) -> EpisodeResult:
+        """Return how the episode went."""
         return EpisodeResult(
             seed=seed, success=bool(self.success), return_=float(self.return_), max_reward=float(self.max_reward),
             steps=self.steps, terminated=bool(self.terminated), truncated=bool(self.truncated),
