@@ -40,6 +40,7 @@ STEP_RAD = 0.02  # of the policy, 20 times a second
 STANDS_RAD_S = 0.02
 MOVING_RAD_S = 0.1
 PAUSE_S = 0.2
+MOVED_RAD = 1e-3
 Parameters = Mapping[str, Mapping[str, Any]]
 
 
@@ -151,7 +152,7 @@ class FaultCell:
         """Return whether the command changed at all after it had frozen."""
         frozen_s, _ = self.stopped_after_s(since_s)
         begun = [value for now, value in self.log.command if now >= since_s + frozen_s]
-        return bool(begun) and max(abs(value - begun[0]) for value in begun) > 1e-6
+        return bool(begun) and max(abs(value - begun[0]) for value in begun) > MOVED_RAD
 
     def speed(self) -> float:
         """Return the first joint's speed over the last samples [rad/s]."""
