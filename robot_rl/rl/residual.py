@@ -1,0 +1,212 @@
+"""Residual reinforcement learning on a frozen base policy (ResFiT: Ankile et al. 2025, arXiv 2509.19301).
+
+A small actor corrects the base at every control step, within a bound: a = clip(a_base + alpha tanh(f(s, a_base)),
+-1, 1) in the agent's unit. The critic sees the total action alone; the actor's last layer starts at zero, so that training
+begins with the base itself. Departures from the released code: the loss is the mean of squares over members, the
+executed (clamped) sum is what is stored and learned from, and an episode that was cut off is bootstrapped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from robot_rl.errors import ConfigError, TrainingError
+from robot_rl.rl.critic import QEnsemble, ensemble_loss, polyak_, subset_min, td_target
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResidualSettings:
+    """How a residual learns; the defaults are those for one robot on a CPU.
+
+    Args:
+        alpha: Bound of the residual in the agent's unit.
+        gamma_bounds: Least and largest value there can be, to clip targets; `None` leaves them.
+        subset: Members that a target takes the least of.
+        tau: Share by which targets move at each critic update.
+        target_noise: Standard deviation of the noise on target actions.
+        target_noise_clip: Bound of that noise.
+        critic_lr: Learning rate of critic and encoder.
+        actor_lr: Learning rate of the actor; together with `alpha` it decides how far training strays from the base.
+        residual_penalty: Weight of the mean squared residual in the actor's loss.
+        max_grad_norm: Bound of the gradient's norm, of critic and actor each.
+    """
+
+    alpha: float = 0.1
+    gamma_bounds: tuple[float, float] | None = (0.0, 1.0)
+    subset: int = 2
+    tau: float = 0.005
+    target_noise: float = 0.05
+    target_noise_clip: float = 0.3
+    critic_lr: float = 3e-4
+    actor_lr: float = 1e-4
+    residual_penalty: float = 0.0
+    max_grad_norm: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.alpha <= 2:
+            raise ConfigError(f"`alpha` must be in (0, 2] of the agent's unit, got {self.alpha}")
+        if not 0 < self.tau <= 1:
+            raise ConfigError(f"`tau` must be in (0, 1], got {self.tau}")
+
+
+class ResidualActor(nn.Module):
+    """alpha tanh(f(features, base action)), exactly zero before it has learned anything.
+
+    Args:
+        n_features: C, width of the features.
+        action_dim: A.
+        alpha: Bound of each element.
+        hidden: Widths of the hidden layers.
+    """
+
+    def __init__(self, n_features: int, action_dim: int, *, alpha: float, hidden: Sequence[int] = (256, 256)) -> None:
+        super().__init__()
+        self.alpha = alpha
+        layers: list[nn.Module] = []
+        width = n_features + action_dim
+        for out in hidden:
+            layers += [nn.Linear(width, out), nn.LayerNorm(out), nn.ReLU()]
+            width = out
+        last = nn.Linear(width, action_dim)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.layers = nn.Sequential(*layers, last)
+
+    def forward(self, features: Tensor, base: Tensor) -> Tensor:
+        """Return residuals [B, A] for features [B, C] and base actions [B, A] in the agent's unit."""
+        out: Tensor = self.alpha * torch.tanh(self.layers(torch.cat([features, base], dim=1)))
+        return out
+
+
+@dataclass(frozen=True)
+class ResidualBatch:
+    """What an update needs, actions in the agent's unit.
+
+    Args:
+        obs: {name: [B, O, ...]}.
+        action: [B, A], total action that was commanded.
+        base: [B, A], what the base commanded at that step.
+        reward: [B], discounted sum over the segment.
+        bootstrap: [B], factor on the next value.
+        next_obs: {name: [B, O, ...]} at the segment's end.
+        next_base: [B, A], what the base commands there; not read where `bootstrap` is 0.
+    """
+
+    obs: Mapping[str, Tensor]
+    action: Tensor
+    base: Tensor
+    reward: Tensor
+    bootstrap: Tensor
+    next_obs: Mapping[str, Tensor]
+    next_base: Tensor
+
+
+class ResidualAgent(nn.Module):
+    """Actor, critics and their targets.
+
+    Args:
+        critic: Values of single actions; its encoder is trained by its loss alone and read by the actor.
+        actor: The correction.
+        settings: How they learn.
+    """
+
+    def __init__(self, critic: QEnsemble, actor: ResidualActor, settings: ResidualSettings) -> None:
+        super().__init__()
+        if not 1 <= settings.subset <= critic.n_members:
+            raise ConfigError(f"`subset` must be in [1, {critic.n_members}], got {settings.subset}")
+        self.critic, self.actor, self.settings = critic, actor, settings
+        self.target_members = deepcopy(critic.members).requires_grad_(False)
+        self.target_actor = deepcopy(actor).requires_grad_(False)
+        self.critic_optimiser = torch.optim.AdamW(critic.parameters(), lr=settings.critic_lr, foreach=True)
+        self.actor_optimiser = torch.optim.AdamW(actor.parameters(), lr=settings.actor_lr, foreach=True)
+
+    def act(self, obs: Mapping[str, Tensor], base: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Return total actions [B, A]; `noise` [B, A] is added for exploration, before the clamp."""
+        with torch.no_grad():
+            residual = self.actor(self.critic.encoder(obs), base)
+            total = base + residual if noise is None else base + residual + noise
+            clamped: Tensor = total.clamp(-1.0, 1.0)
+        return clamped
+
+    def update_critic(self, batch: ResidualBatch, noise: Tensor) -> dict[str, float]:
+        """Take one critic step, move the targets, and return what to log.
+
+        Args:
+            batch: Transitions.
+            noise: Standard normal [B, A], for the target actions.
+
+        Raises:
+            TrainingError: The loss is not finite; nothing was changed.
+        """
+        target = self._target(batch, noise)
+        q = self.critic.q(batch.obs, batch.action[:, None])
+        loss = ensemble_loss(q, target)
+        _step(self.critic_optimiser, loss, self.critic, self.settings.max_grad_norm, "critic")
+        polyak_(self.target_members.parameters(), self.critic.members.parameters(), self.settings.tau)
+        return {
+            "critic/loss": float(loss.detach()), "critic/q_mean": float(q.detach().mean()),
+            "critic/q_max": float(q.detach().max()), "critic/target_mean": float(target.mean()),
+        }  # fmt: skip
+
+    def update_actor(self, batch: ResidualBatch) -> dict[str, float]:
+        """Take one actor step, move its target, and return what to log.
+
+        Raises:
+            TrainingError: The loss is not finite; nothing was changed.
+        """
+        with torch.no_grad():
+            features = self.critic.encoder(batch.obs)
+        residual = self.actor(features, batch.base)
+        total = (batch.base + residual).clamp(-1.0, 1.0)
+        with _frozen(self.critic):
+            value = self.critic.q_of_features(features, total[:, None]).mean()
+        loss = -value + self.settings.residual_penalty * residual.square().sum(1).mean()
+        _step(self.actor_optimiser, loss, self.actor, self.settings.max_grad_norm, "actor")
+        polyak_(self.target_actor.parameters(), self.actor.parameters(), self.settings.tau)
+        size = residual.detach().abs()
+        return {
+            "actor/loss": float(loss.detach()), "residual/mean": float(size.mean() / self.actor.alpha),
+            "residual/saturated": float((size > 0.95 * self.actor.alpha).float().mean()),
+            "residual/clamped": float((total != batch.base + residual).float().mean()),
+        }  # fmt: skip
+
+    @torch.no_grad()
+    def _target(self, batch: ResidualBatch, noise: Tensor) -> Tensor:
+        s = self.settings
+        features = self.critic.encoder(batch.next_obs)
+        base = torch.where(batch.bootstrap[:, None] > 0, batch.next_base, torch.zeros_like(batch.next_base))
+        jitter = (s.target_noise * noise).clamp(-s.target_noise_clip, s.target_noise_clip)
+        total = (base + self.target_actor(features, base) + jitter).clamp(-1.0, 1.0)
+        next_q: Tensor = self.target_members(torch.cat([features, total], dim=1)).squeeze(-1)
+        return td_target(batch.reward, batch.bootstrap, subset_min(next_q, s.subset), bounds=s.gamma_bounds)
+
+
+@contextmanager
+def _frozen(module: nn.Module) -> Iterator[None]:
+    """Give a module's parameters no gradient inside the block; gradients through it still flow."""
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    for p in parameters:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in parameters:
+            p.requires_grad_(True)
+
+
+def _step(optimiser: torch.optim.Optimizer, loss: Tensor, module: nn.Module, max_norm: float, what: str) -> None:
+    if not torch.isfinite(loss):
+        raise TrainingError(
+            f"the {what}'s loss became {float(loss.detach())}; nothing was changed by this step. Look for NaN in the "
+            "stored observations and rewards, or lower the learning rate, and resume from the last checkpoint"
+        )
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_(module.parameters(), max_norm)
+    optimiser.step()

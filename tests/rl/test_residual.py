@@ -1,0 +1,155 @@
+"""The residual begins as the base, keeps its bound, and learns what that allows (specs, off-policy: 9, 24-26, 32)."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from robot_rl.errors import TrainingError
+from robot_rl.rl.critic import QEnsemble
+from robot_rl.rl.residual import ResidualActor, ResidualAgent, ResidualBatch, ResidualSettings
+
+
+class Newest(nn.Module):
+    """Features that are the newest state, through one layer so that there is something to train."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.layer = nn.Linear(width, width)
+        nn.init.eye_(self.layer.weight)
+        nn.init.zeros_(self.layer.bias)
+
+    def forward(self, obs):
+        return self.layer(obs["x"][:, -1])
+
+
+def make(n_state=3, n_action=2, **settings):
+    torch.manual_seed(0)
+    chosen = ResidualSettings(**settings)
+    critic = QEnsemble(Newest(n_state), n_features=n_state, action_dim=n_action, n_members=5, hidden=(64, 64))
+    actor = ResidualActor(n_state, n_action, alpha=chosen.alpha, hidden=(64, 64))
+    return ResidualAgent(critic, actor, chosen)
+
+
+def batch(b=32, n_state=3, n_action=2):
+    g = torch.Generator().manual_seed(1)
+    obs = {"x": torch.randn(b, 1, n_state, generator=g)}
+    action = torch.rand(b, n_action, generator=g) * 2 - 1
+    return ResidualBatch(
+        obs=obs, action=action, base=action * 0.5, reward=torch.rand(b, generator=g), next_base=action * 0.3,
+        bootstrap=torch.full((b,), 0.9), next_obs={"x": torch.randn(b, 1, n_state, generator=g)},
+    )  # fmt: skip
+
+
+def test_before_it_has_learned_anything_the_total_is_the_base_bit_for_bit():
+    data = batch()
+    assert torch.equal(make().act(data.obs, data.base), data.base)
+
+
+def test_the_residual_never_exceeds_its_bound():
+    actor = make().actor
+    with torch.no_grad():
+        actor.layers[-1].weight.normal_(0, 1e3)
+    data = batch()
+    assert actor(data.obs["x"][:, 0], data.base).abs().max() <= 0.1
+
+
+def test_the_sum_is_clamped_and_no_gradient_passes_where_it_is():
+    residual = torch.tensor([[0.1, 0.05]], requires_grad=True)
+    total = (torch.tensor([[0.95, -0.2]]) + residual).clamp(-1, 1)
+    total.sum().backward()
+    assert total[0].tolist() == pytest.approx([1.0, -0.15])
+    assert residual.grad.tolist() == [[0.0, 1.0]]
+
+
+def test_the_encoder_learns_from_the_critic_alone():
+    agent, data = make(), batch()
+    agent.update_actor(data)
+    assert all(p.grad is None for p in agent.critic.parameters())
+    agent.update_critic(data, torch.zeros(32, 2))
+    assert agent.critic.encoder.layer.weight.grad.abs().sum() > 0
+
+
+def test_what_lies_beyond_a_tasks_end_is_never_read():
+    agent, data = make(), batch()
+    ended = replace(data, bootstrap=torch.zeros(32), next_base=torch.full((32, 2), float("nan")))
+    assert torch.equal(agent._target(ended, torch.zeros(32, 2)), data.reward)
+
+
+def test_the_noise_on_target_actions_is_clipped():
+    agent = make(target_noise=1.0, subset=5)
+    data = batch()
+    clipped = agent._target(data, torch.full((32, 2), 50.0))
+    assert torch.equal(clipped, agent._target(data, torch.full((32, 2), 0.3)))
+    assert not torch.equal(clipped, agent._target(data, torch.full((32, 2), 0.1)))
+
+
+def test_a_loss_that_is_not_finite_stops_before_anything_changes():
+    agent, data = make(), batch()
+    before = [p.clone() for p in agent.parameters()]
+    with pytest.raises(TrainingError, match="the critic's loss became nan; nothing was changed"):
+        agent.update_critic(replace(data, reward=torch.full((32,), float("nan"))), torch.zeros(32, 2))
+    assert all(torch.equal(a, b) for a, b in zip(before, agent.parameters(), strict=True))
+
+
+class Reach:
+    """x' = x + a; the base goes to `bias` in one step, success is |x'| < 0.02; at most 5 steps."""
+
+    def __init__(self, bias):
+        self.bias = bias
+
+    def base(self, x):
+        return np.clip(self.bias - x, -1, 1)
+
+    def collect(self, agent, n, rng, noise):
+        """Return n transitions as arrays: x, base, action, reward, ended, x', base'."""
+        rows = []
+        while len(rows) < n:
+            x = rng.uniform(-0.9, 0.9)
+            for _ in range(5):
+                base = self.base(x)
+                action = act(agent, x, base, noise * rng.standard_normal())
+                after = x + action
+                success = abs(after) < 0.02
+                rows.append((x, base, action, float(success), success, after, self.base(after)))
+                x = after
+                if success:
+                    break
+        return np.array(rows, np.float32)
+
+    def final_error(self, agent, rng):
+        starts = rng.uniform(-0.4, 0.4, 200)
+        return float(np.mean([abs(x + act(agent, x, self.base(x), 0.0)) for x in starts]))
+
+
+def act(agent, x, base, noise):
+    total = agent.act({"x": torch.tensor([[[x]]], dtype=torch.float32)}, torch.tensor([[base]], dtype=torch.float32),
+                      torch.tensor([[noise]], dtype=torch.float32))  # fmt: skip
+    return float(total)
+
+
+@pytest.mark.parametrize(("bias", "updates"), [(0.05, 1000), (0.5, 300)])
+def test_a_biased_base_is_corrected_as_far_as_the_bound_reaches(bias, updates):
+    torch.manual_seed(0)
+    rng, task = np.random.default_rng(0), Reach(bias)
+    agent = make(1, 1, actor_lr=1e-3, critic_lr=1e-3)
+    before = task.final_error(agent, np.random.default_rng(1))
+    rows = task.collect(agent, 400, rng, 0.05)
+    for update in range(updates):
+        if update % 50 == 0:
+            rows = np.concatenate([rows, task.collect(agent, 50, rng, 0.05)])
+        x, base, action, reward, ended, after, next_base = torch.from_numpy(rows[rng.integers(0, len(rows), 128)]).T
+        data = ResidualBatch(
+            obs={"x": x[:, None, None]}, action=action[:, None], base=base[:, None], reward=reward,
+            bootstrap=0.9 * (1 - ended), next_obs={"x": after[:, None, None]}, next_base=next_base[:, None],
+        )  # fmt: skip
+        agent.update_critic(data, torch.randn(128, 1))
+        if update > 200:
+            agent.update_actor(data)
+    after = task.final_error(agent, np.random.default_rng(1))
+    assert before == pytest.approx(bias, abs=1e-3)
+    assert after > bias - 0.1 - 1e-3  # the bound holds whatever was learned
+    if bias < 0.1:
+        assert after < 0.5 * before
