@@ -1,23 +1,24 @@
 """Residual reinforcement learning on a frozen base policy (ResFiT: Ankile et al. 2025, arXiv 2509.19301).
 
-A small actor corrects the base at every control step, within a bound: a = clip(a_base + alpha tanh(f(s, a_base)),
--1, 1) in the agent's unit. The critic sees the total action alone; the actor's last layer starts at zero, so that training
-begins with the base itself. Departures from the released code: the loss is the mean of squares over members, the
-executed (clamped) sum is what is stored and learned from, and an episode that was cut off is bootstrapped.
+A small actor corrects the base at every control step, within a bound, in the agent's unit:
+a = clip(a_base + alpha tanh(f(s, a_base)), -1, 1). The critic sees the total action alone; the actor's last layer
+starts at zero, so that training begins with the base itself. Departures from the released code: the loss is the mean
+of squares over members, the executed (clamped) sum is stored and learned from, and an episode that was cut off is
+bootstrapped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from robot_rl.errors import ConfigError, TrainingError
+from robot_rl.errors import ConfigError
 from robot_rl.rl.critic import QEnsemble, ensemble_loss, polyak_, subset_min, td_target
+from robot_rl.rl.optimise import frozen, step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,10 +148,11 @@ class ResidualAgent(nn.Module):
         target = self._target(batch, noise)
         q = self.critic.q(batch.obs, batch.action[:, None])
         loss = ensemble_loss(q, target)
-        _step(self.critic_optimiser, loss, self.critic, self.settings.max_grad_norm, "critic")
+        norm = self.settings.max_grad_norm
+        value = step(self.critic_optimiser, loss, self.critic.parameters(), what="critic", max_norm=norm)
         polyak_(self.target_members.parameters(), self.critic.members.parameters(), self.settings.tau)
         return {
-            "critic/loss": float(loss.detach()), "critic/q_mean": float(q.detach().mean()),
+            "critic/loss": value, "critic/q_mean": float(q.detach().mean()),
             "critic/q_max": float(q.detach().max()), "critic/target_mean": float(target.mean()),
         }  # fmt: skip
 
@@ -164,14 +166,15 @@ class ResidualAgent(nn.Module):
             features = self.critic.encoder(batch.obs)
         residual = self.actor(features, batch.base)
         total = (batch.base + residual).clamp(-1.0, 1.0)
-        with _frozen(self.critic):
-            value = self.critic.q_of_features(features, total[:, None]).mean()
-        loss = -value + self.settings.residual_penalty * residual.square().sum(1).mean()
-        _step(self.actor_optimiser, loss, self.actor, self.settings.max_grad_norm, "actor")
+        with frozen(self.critic):
+            q = self.critic.q_of_features(features, total[:, None]).mean()
+        loss = -q + self.settings.residual_penalty * residual.square().sum(1).mean()
+        norm = self.settings.max_grad_norm
+        value = step(self.actor_optimiser, loss, self.actor.parameters(), what="actor", max_norm=norm)
         polyak_(self.target_actor.parameters(), self.actor.parameters(), self.settings.tau)
         size = residual.detach().abs()
         return {
-            "actor/loss": float(loss.detach()), "residual/mean": float(size.mean() / self.actor.alpha),
+            "actor/loss": value, "residual/mean": float(size.mean() / self.actor.alpha),
             "residual/saturated": float((size > 0.95 * self.actor.alpha).float().mean()),
             "residual/clamped": float((total != batch.base + residual).float().mean()),
         }  # fmt: skip
@@ -185,28 +188,3 @@ class ResidualAgent(nn.Module):
         total = (base + self.target_actor(features, base) + jitter).clamp(-1.0, 1.0)
         next_q: Tensor = self.target_members(torch.cat([features, total], dim=1)).squeeze(-1)
         return td_target(batch.reward, batch.bootstrap, subset_min(next_q, s.subset), bounds=s.gamma_bounds)
-
-
-@contextmanager
-def _frozen(module: nn.Module) -> Iterator[None]:
-    """Give a module's parameters no gradient inside the block; gradients through it still flow."""
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    for p in parameters:
-        p.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for p in parameters:
-            p.requires_grad_(True)
-
-
-def _step(optimiser: torch.optim.Optimizer, loss: Tensor, module: nn.Module, max_norm: float, what: str) -> None:
-    if not torch.isfinite(loss):
-        raise TrainingError(
-            f"the {what}'s loss became {float(loss.detach())}; nothing was changed by this step. Look for NaN in the "
-            "stored observations and rewards, or lower the learning rate, and resume from the last checkpoint"
-        )
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_(module.parameters(), max_norm)
-    optimiser.step()

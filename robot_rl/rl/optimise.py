@@ -1,0 +1,58 @@
+"""One optimiser step that refuses a loss which is not finite, and gradients that pass through a module without it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from robot_rl.errors import TrainingError
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """Give a module's parameters no gradient inside the block; gradients through it still flow."""
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    for p in parameters:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in parameters:
+            p.requires_grad_(True)
+
+
+def step(
+    optimiser: torch.optim.Optimizer,
+    loss: Tensor,
+    parameters: Iterable[Tensor],
+    *,
+    what: str,
+    max_norm: float | None = None,
+) -> float:
+    """Take one step down the gradient of `loss` and return its value.
+
+    Args:
+        optimiser: Holds the parameters.
+        loss: Scalar.
+        parameters: Whose gradient is bounded.
+        what: Whose loss it is, for the message.
+        max_norm: Bound of the gradient's norm; `None` for none.
+
+    Raises:
+        TrainingError: The loss is not finite; nothing was changed.
+    """
+    value = float(loss.detach())
+    if value != value or value in (float("inf"), float("-inf")):
+        raise TrainingError(
+            f"the {what}'s loss became {value}; nothing was changed by this step. Look for NaN in the stored "
+            "observations and rewards, or lower the learning rate, and resume from the last checkpoint"
+        )
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    if max_norm is not None:
+        nn.utils.clip_grad_norm_(parameters, max_norm)
+    optimiser.step()
+    return value
