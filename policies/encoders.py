@@ -7,7 +7,7 @@ Observations come in physical units; each encoder normalises its own. Pictures a
 
 import abc
 from collections.abc import Callable, Mapping, Sequence
-from typing import cast
+from typing import Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -42,6 +42,25 @@ class Encoder(nn.Module, abc.ABC):
     def forward(self, obs: Mapping[str, Tensor]) -> Float[Tensor, "B C"]:
         """Return the condition vector."""
         return self.steps(obs).flatten(1)
+
+
+@runtime_checkable
+class AuxiliaryLoss(Protocol):
+    """An encoder that adds a cost of its own to the policy's loss: a bottleneck, a reconstruction."""
+
+    def steps_for_loss(self, obs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the features [B, O, F] to be used in a loss and the weighted scalar to be added to it.
+
+        Unlike those of `steps`, the features may be drawn at random in training, from torch's global generator.
+        """
+
+
+def steps_for_loss(encoder: Encoder, obs: Mapping[str, Tensor]) -> tuple[Float[Tensor, "B O F"], Float[Tensor, ""]]:
+    """Return an encoder's features for a loss, and what they cost: 0 unless it has an `AuxiliaryLoss`."""
+    if isinstance(encoder, AuxiliaryLoss):
+        return encoder.steps_for_loss(obs)
+    features = encoder.steps(obs)
+    return features, torch.zeros((), device=features.device)
 
 
 def lookup(spec: RobotSpec, name: str, needed_by: str) -> ArraySpec:
@@ -195,3 +214,8 @@ class CompositeEncoder(Encoder):
     def steps(self, obs: Mapping[str, Tensor]) -> Float[Tensor, "B O F"]:
         """Return every part's features, side by side."""
         return torch.cat([cast(Encoder, part).steps(obs) for part in self.parts], dim=-1)
+
+    def steps_for_loss(self, obs: Mapping[str, Tensor]) -> tuple[Float[Tensor, "B O F"], Float[Tensor, ""]]:
+        """Return every part's features for a loss, side by side, and the sum of what they cost."""
+        features, costs = zip(*(steps_for_loss(cast(Encoder, part), obs) for part in self.parts), strict=True)
+        return torch.cat(features, dim=-1), torch.stack(costs).sum()

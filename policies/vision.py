@@ -2,6 +2,7 @@
 
 Chi et al. 2023 (arXiv 2303.04137): trained from scratch, batch norm replaced by group norm (so that averaged weights
 are sound), random crop in training and centre crop otherwise. Everything from the uint8 picture on is in the graph.
+A frozen pretrained trunk can stand in for the one trained from scratch: `policies.pretrained`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from policies.encoders import Encoder, Stats, lookup
+from policies.pretrained import FrozenResNet18
 from robot_rl.errors import ConfigError
 from robot_rl.specs import RobotSpec
 
@@ -75,11 +77,11 @@ class SpatialSoftmax(nn.Module):
 
 
 class RgbEncoder(nn.Module):
-    """ResNet-18, pooling and one linear layer, with LeRobot's parameter names `backbone`, `pool`, `out`."""
+    """Trunk, pooling and one linear layer, with LeRobot's parameter names `backbone`, `pool`, `out`."""
 
-    def __init__(self, channels: int, size: Size, *, pool: str, n_keypoints: int, feature_dim: int, width: int) -> None:
+    def __init__(self, backbone: nn.Module, width: int, size: Size, *, pool: str, n_keypoints: int, dim: int) -> None:
         super().__init__()
-        self.backbone = resnet18(channels, width)
+        self.backbone = backbone
         self.pool: nn.Module
         if pool == "spatial_softmax":
             grid = (-(-size[0] // _STRIDE), -(-size[1] // _STRIDE))
@@ -91,7 +93,7 @@ class RgbEncoder(nn.Module):
             self.pool, pooled = SpatialSoftmax(8 * width, grid, n_keypoints), 2 * n_keypoints
         else:
             self.pool, pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), 8 * width
-        self.out = nn.Linear(pooled, feature_dim)
+        self.out = nn.Linear(pooled, dim)
 
     def forward(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B F"]:
         """Return the features of pictures in [-1, 1]."""
@@ -139,11 +141,13 @@ class ImageEncoder(Encoder):
         shared: One network for all cameras, which must then agree in channels and size.
         n_keypoints: Keypoints per camera of the spatial softmax.
         feature_dim: Features per camera and step.
-        width: Channels of the first stage; 64 is a ResNet-18.
+        width: Channels of the first stage; 64 is a ResNet-18. Not read with `pretrained`, whose file has its own.
+        pretrained: File of a torchvision ResNet-18, whose trunk is used frozen (`policies.pretrained`); pooling and
+            linear layer are still trained. Pictures must then have three channels.
 
     Raises:
         ConfigError: No camera, an observation that is no picture, a crop that does not fit, cameras that differ but
-            share a network, or an unknown pooling.
+            share a network, an unknown pooling, or a pretrained file that does not fit.
     """
 
     def __init__(
@@ -153,13 +157,14 @@ class ImageEncoder(Encoder):
         *,
         n_obs: int,
         names: Sequence[str] | None = None,
-        resize: Size | None = None,
-        crop: Size | None = None,
+        resize: Sequence[int] | None = None,
+        crop: Sequence[int] | None = None,
         pool: str = "spatial_softmax",
         shared: bool = False,
         n_keypoints: int = 32,
         feature_dim: int = 64,
         width: int = 64,
+        pretrained: str | None = None,
     ) -> None:
         if names is None:
             names = [name for name, array in spec.obs.items() if array.is_image]
@@ -180,11 +185,8 @@ class ImageEncoder(Encoder):
             window = size if crop is None else (int(crop[0]), int(crop[1]))
             crops.append(Crop(size, window))
             if not (shared and nets):
-                nets.append(
-                    RgbEncoder(
-                        shape[2], window, pool=pool, n_keypoints=n_keypoints, feature_dim=feature_dim, width=width
-                    )
-                )
+                trunk, channels = _trunk(shape[2], width, pretrained)
+                nets.append(RgbEncoder(trunk, channels, window, pool=pool, n_keypoints=n_keypoints, dim=feature_dim))
         self.crops = nn.ModuleList(crops)
         self.nets = nn.ModuleList(nets)
 
@@ -204,6 +206,16 @@ class ImageEncoder(Encoder):
             return x
         x = functional.interpolate(x.flatten(0, 1), size=self.resize, mode="bilinear", align_corners=False)
         return x.unflatten(0, (-1, self.n_obs))
+
+
+def _trunk(channels: int, width: int, pretrained: str | None) -> tuple[nn.Module, int]:
+    """Return a trunk for pictures in [-1, 1] and the channels of its first stage."""
+    if pretrained is None:
+        return resnet18(channels, width), width
+    if channels != 3:
+        raise ConfigError(f"a pretrained trunk needs pictures with 3 channels, got {channels}")
+    trunk = FrozenResNet18(pretrained)
+    return trunk, trunk.width
 
 
 def _picture_shape(spec: RobotSpec, name: str) -> tuple[int, int, int]:

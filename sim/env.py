@@ -11,6 +11,7 @@ from robot_rl.errors import ConfigError, SimulationError
 from robot_rl.specs import ActionSpec, ArraySpec, RobotSpec
 from robot_rl.values import Obs, Tick
 from sim.arm import SimArm
+from sim.depth import CloudSettings, SimCloud
 from sim.rendering import Renderer, average_down
 from sim.robots import ARM7, ROBOT_PREFIX, RobotModel
 from sim.scene import PHYSICS_DT_S, VIEW_CAMERA, build_scene
@@ -25,10 +26,11 @@ class ArmEnv:
     """An arm on a table, commanded by joint positions and gripper width; an `Env`.
 
     Observations: `joint_position` [rad], `joint_velocity` [rad/s], `gripper_width` [m], `tcp_pose` (position [m] and
-    rot6d), the task's own, and one uint8 picture per camera. The action is J joint targets [rad] and, with a gripper,
-    its width [m]; it is clamped to the joint limits and to the speed limits (from target to target), and what remains
-    is `action_executed`. Between two ticks the controllers' targets move in a straight line. Reward is 1 at success,
-    which ends the episode, else 0.
+    rot6d), the task's own, one uint8 picture per camera, one float32 depth image [m] per depth camera, named
+    `<camera>_depth` (0 where nothing is seen), and `point_cloud` [m]: what is asked for of these. The action is J joint
+    targets [rad] and, with a gripper, its width [m]; it is clamped to the joint limits and to the speed limits (from
+    target to target), and what remains is `action_executed`. Between two ticks the controllers' targets move in a
+    straight line. Reward is 1 at success, which ends the episode, else 0.
 
     Args:
         robot: The arm.
@@ -37,6 +39,8 @@ class ArmEnv:
         max_steps: Control steps after which an episode is truncated.
         cameras: Names of cameras whose pictures are observations (`front`, `view`, and the robot's own: `wrist`).
         image_size: Height and width of those pictures [px].
+        depth_cameras: Names of cameras whose depth images are observations, of the same size.
+        point_cloud: How to observe `point_cloud` in the base frame; `None` for none.
         start_noise_rad: The start pose is home plus uniform noise of this half-width per joint.
 
     Raises:
@@ -53,6 +57,8 @@ class ArmEnv:
         max_steps: int = 200,
         cameras: Sequence[str] = (),
         image_size: tuple[int, int] = (96, 96),
+        depth_cameras: Sequence[str] = (),
+        point_cloud: CloudSettings | None = None,
         start_noise_rad: float = 0.02,
     ) -> None:
         self._n_substeps = round(1.0 / (control_hz * PHYSICS_DT_S)) if control_hz > 0 else 0
@@ -68,6 +74,11 @@ class ArmEnv:
         self._data = mujoco.MjData(self._model)
         self._arm = SimArm(self._model, self._data, robot)
         self._cameras, self._image_size = tuple(cameras), (int(image_size[0]), int(image_size[1]))
+        self._depths = {f"{camera}_depth": camera for camera in depth_cameras}
+        self._camera_names = self._find_cameras(
+            [*cameras, *depth_cameras, *(point_cloud.cameras if point_cloud else ())]
+        )
+        self._cloud = None if point_cloud is None else SimCloud(self._model, point_cloud, self._camera_names)
         self._spec = self._make_spec(control_hz)
         self._max_steps, self._start_noise = max_steps, start_noise_rad
         self._max_change = self._arm.max_speed / control_hz
@@ -144,6 +155,16 @@ class ArmEnv:
             if renderer is not None:
                 renderer.close()
         self._camera_renderer = self._view_renderer = None
+        if self._cloud is not None:
+            self._cloud.close()
+
+    def _find_cameras(self, wanted: Sequence[str]) -> dict[str, str]:
+        """Return the model's name of every camera, or raise if one that is wanted is not there."""
+        there = {name.removeprefix(ROBOT_PREFIX): name for name in map(self._camera_name, range(self._model.ncam))}
+        for camera in wanted:
+            if camera not in there:
+                raise ConfigError(f"there is no camera `{camera}`; robot and scene have {list(there)}")
+        return there
 
     def _make_spec(self, control_hz: float) -> RobotSpec:
         arm, n = self._arm, self._arm.n_joints
@@ -155,11 +176,10 @@ class ArmEnv:
         ]
         if self._robot.gripper is not None:
             specs.insert(2, ArraySpec(name="gripper_width", shape=(1,), unit="m"))
-        there = {name.removeprefix(ROBOT_PREFIX): name for name in map(self._camera_name, range(self._model.ncam))}
-        for camera in self._cameras:
-            if camera not in there:
-                raise ConfigError(f"there is no camera `{camera}`; robot and scene have {list(there)}")
-            specs.append(ArraySpec(name=camera, shape=(*self._image_size, 3), dtype="uint8"))
+        specs += [ArraySpec(name=name, shape=(*self._image_size, 3), dtype="uint8") for name in self._cameras]
+        specs += [ArraySpec(name=name, shape=self._image_size, unit="m") for name in self._depths]
+        if self._cloud is not None:
+            specs.append(self._cloud.spec)
         action = ActionSpec(
             name="action",
             shape=(len(arm.low),),
@@ -169,7 +189,6 @@ class ArmEnv:
             kind="joint_position",
             gripper="none" if self._robot.gripper is None else "width_m",
         )
-        self._camera_names = there
         obs = {spec.name: spec for spec in specs}
         return RobotSpec(name=self._robot.name, obs=obs, action=action, control_hz=control_hz)
 
@@ -183,12 +202,17 @@ class ArmEnv:
         }
         if self._robot.gripper is not None:
             obs["gripper_width"] = np.array([arm.gripper_width_m], dtype=np.float32)
+        if self._cloud is not None:
+            obs[self._cloud.spec.name] = self._cloud.observe(self._data, self._n_steps)
         return {name: obs[name] if name in obs else self._picture(name) for name in self._spec.obs}
 
-    def _picture(self, camera: str) -> np.ndarray:
+    def _picture(self, name: str) -> np.ndarray:
+        """Return a camera's picture, or its depth image."""
         if self._camera_renderer is None:
             self._camera_renderer = Renderer(self._model, *self._image_size)
-        return self._camera_renderer.render(self._data, self._camera_names[camera])
+        if name in self._depths:
+            return self._camera_renderer.depth(self._data, self._camera_names[self._depths[name]])
+        return self._camera_renderer.render(self._data, self._camera_names[name])
 
     def _camera_name(self, index: int) -> str:
         return str(self._model.camera(index).name)

@@ -10,6 +10,7 @@ import atexit
 import ctypes
 import os
 import sys
+import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ BACKENDS = ("egl", "osmesa", "glfw")
 APT_PACKAGES = "libegl1 libegl-mesa0 libgl1-mesa-dri libosmesa6"
 _LIBRARIES = {"egl": "libEGL.so.1", "osmesa": "libOSMesa.so.8"}
 _open_renderers: weakref.WeakSet[Renderer] = weakref.WeakSet()
+_local = threading.local()
 
 
 def backend_candidates() -> tuple[str, ...]:
@@ -116,6 +118,7 @@ class Renderer:
         with _chosen(self.backend):
             self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
+        self._context.readDepthMap = mujoco.mjtDepthMap.mjDEPTH_ZEROFAR
         self._scene = mujoco.MjvScene(model, maxgeom=1000)
         self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = shadows
         self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
@@ -124,26 +127,54 @@ class Renderer:
         self._camera = mujoco.MjvCamera()
         self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
         self._closed = False
+        self._thread = threading.get_ident()
+        self._busy = threading.Lock()
+        _of_this_thread().add(self)
         _open_renderers.add(self)
         atexit.unregister(_close_all)
         atexit.register(_close_all)  # last in, first out: before EGL's own, registered when it was imported just above
 
     def render(self, data: mujoco.MjData, camera: str) -> np.ndarray:
         """Return what the named camera sees, uint8 [height, width, 3]."""
-        self._camera.fixedcamid = self._model.camera(camera).id
-        self._gl.make_current()
-        mujoco.mjv_updateScene(
-            self._model, data, self._option, None, self._camera, mujoco.mjtCatBit.mjCAT_ALL, self._scene
-        )
         picture = np.empty((self._rect.height, self._rect.width, 3), dtype=np.uint8)
-        mujoco.mjr_render(self._rect, self._scene, self._context)
-        mujoco.mjr_readPixels(picture, None, self._rect, self._context)
+        self._draw(data, camera, picture, None)
         return np.ascontiguousarray(picture[::-1])  # OpenGL counts rows from the bottom
 
+    def depth(self, data: mujoco.MjData, camera: str) -> np.ndarray:
+        """Return the distance along the optical axis of what the named camera sees, float32 [height, width] in metres.
+
+        It is 0 where nothing is nearer than the far plane. The depth buffer runs from 1 at the near plane to 0 at the
+        far one, which keeps float32 exact to micrometres at arm's length.
+        """
+        buffer = np.empty((self._rect.height, self._rect.width), dtype=np.float32)
+        self._draw(data, camera, None, buffer)
+        near, far = (
+            float(plane) * self._model.stat.extent for plane in (self._model.vis.map.znear, self._model.vis.map.zfar)
+        )
+        metres = near * far / (near + buffer[::-1].astype(np.float64) * (far - near))
+        return np.where(buffer[::-1] > 0, metres, 0.0).astype(np.float32)
+
+    def _draw(self, data: mujoco.MjData, camera: str, picture: np.ndarray | None, depth: np.ndarray | None) -> None:
+        """Render and read into the arrays given, bottom row first."""
+        with self._busy:
+            self._camera.fixedcamid = self._model.camera(camera).id
+            self._gl.make_current()
+            mujoco.mjv_updateScene(
+                self._model, data, self._option, None, self._camera, mujoco.mjtCatBit.mjCAT_ALL, self._scene
+            )
+            mujoco.mjr_render(self._rect, self._scene, self._context)
+            mujoco.mjr_readPixels(picture, depth, self._rect, self._context)
+
     def close(self) -> None:
-        """Free the context. Calling it twice is allowed."""
+        """Free the context. Calling it twice is allowed; the end of the thread that made it does it too.
+
+        Raises:
+            SimulationError: Another thread made it: a context can be freed only where it is current.
+        """
         if self._closed:
             return
+        if self._thread != threading.get_ident():
+            raise SimulationError("a renderer must be closed by the thread that made it, or by that thread's end")
         self._closed = True
         self._gl.make_current()
         self._context.free()
@@ -157,7 +188,40 @@ def average_down(picture: np.ndarray, factor: int) -> np.ndarray:
     return np.asarray(squares.mean(axis=(1, 3)).round().astype(np.uint8))
 
 
+class _ThreadsRenderers:
+    """The renderers of one thread. A thread's local values go when it ends, on the thread itself: these close then."""
+
+    def __init__(self) -> None:
+        self.renderers: weakref.WeakSet[Renderer] = weakref.WeakSet()
+
+    def __del__(self) -> None:
+        for renderer in list(self.renderers):
+            if renderer._thread == threading.get_ident():  # else the interpreter ends, and the thread is still at work
+                renderer.close()
+
+
+def _of_this_thread() -> weakref.WeakSet[Renderer]:
+    if not hasattr(_local, "kept"):
+        _local.kept = _ThreadsRenderers()
+    kept: _ThreadsRenderers = _local.kept
+    return kept.renderers
+
+
 def _close_all() -> None:
-    """Free contexts before EGL itself is shut down, which would complain about each one left."""
+    """Free contexts before EGL itself is shut down, which would complain about each one left.
+
+    One that another thread holds cannot be freed from here. Its present picture is waited for, and it gets no further
+    one; the end of the process takes the context away.
+    """
     for renderer in list(_open_renderers):
-        renderer.close()
+        if renderer._thread == threading.get_ident():
+            renderer.close()
+        elif not renderer._closed:
+            renderer._busy.acquire()
+            _keep(renderer._gl, renderer._context)
+
+
+def _keep(*things: object) -> None:
+    """Let nobody destroy these any more, not even the interpreter's end: their destructors would need the context."""
+    for thing in things:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 
 import mujoco
 import numpy as np
@@ -106,3 +107,57 @@ def test_an_open_renderer_makes_no_noise_at_exit():
     code = "from sim.env import ArmEnv; env = ArmEnv(); env.reset(0); env.render()"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert "Error" not in done.stderr, done.stderr
+
+
+THREADS = """
+import sys, threading, time
+import mujoco
+from sim.rendering import Renderer
+
+model = mujoco.MjModel.from_xml_string('<mujoco><worldbody><camera name="eye"/><geom size="1"/></worldbody></mujoco>')
+data = mujoco.MjData(model)
+mujoco.mj_forward(model, data)
+made, first = [], threading.Event()
+
+def work(further):
+    made.append(Renderer(model, 40, 60))
+    made[-1].render(data, "eye")
+    first.set()
+    while further:
+        made[-1].render(data, "eye")
+        time.sleep(further)
+
+further = float(sys.argv[1])
+thread = threading.Thread(target=work, args=(further,), daemon=True)
+thread.start()
+first.wait()
+if not further:
+    thread.join()
+    made[0].close()  # it is closed already, so this is allowed
+    work(0.0)
+"""
+
+
+@pytest.mark.parametrize(("further", "meaning"), [(0.0, "it has ended"), (1e-6, "it draws"), (60.0, "it sleeps")])
+def test_a_process_that_rendered_on_another_thread_ends_without_a_word(further, meaning):
+    command = [sys.executable, "-c", THREADS, str(further)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stderr) == (0, ""), meaning
+
+
+def test_a_renderer_of_another_thread_cannot_be_closed_here():
+    model, made, done = mujoco.MjModel.from_xml_string(WALLS), [], threading.Event()
+
+    def work():
+        made.append(rendering.Renderer(model, 40, 60))
+        done.wait(timeout=30)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    while not made:
+        thread.join(timeout=0.01)
+    with pytest.raises(SimulationError, match="must be closed by the thread that made it"):
+        made[0].close()
+    done.set()
+    thread.join()
+    made[0].close()
