@@ -84,12 +84,12 @@ class FaultCell:
     def start(self) -> bool:
         """Start an episode once everything is there; return whether it is recorded and the arm moves.
 
-        On a busy machine a node may hear of the others late: the recorder of the episode, the safety node of a camera.
-        Each says so and refuses; then it is tried again.
+        The supervisor refuses while a node is not ready. On a busy machine one may fall behind just after that, and the
+        safety node stops; then it is tried again.
         """
         for _ in range(TRIES):
             wait(self._ready, "a ready graph")
-            self.call("supervisor/start")
+            wait(lambda: self.ask("supervisor/start").success, "a granted start", poll_s=0.2)
             wait(lambda: self._recording() or self.log.texts["recorder/status"]["refused"], "the recorder's answer")
             if self._recording() and self._moves():
                 return True
@@ -118,12 +118,16 @@ class FaultCell:
 
     def call(self, service: str) -> str:
         """Call a Trigger service and return its message."""
+        return str(self.ask(service).message)
+
+    def ask(self, service: str) -> Trigger.Response:
+        """Call a Trigger service and return its answer."""
         client: Any = self.node.create_client(Trigger, service)
         try:
             wait(client.service_is_ready, service)
             future = client.call_async(Trigger.Request())
             wait(future.done, f"answer of {service}")
-            return str(future.result().message)
+            return future.result()
         finally:
             self.node.destroy_client(client)
 
@@ -231,8 +235,8 @@ def _until_pause(stamps_s: list[float], since_s: float) -> float:
     return last - since_s
 
 
-def wait(condition: Callable[[], Any], what: str, *, timeout_s: float = 60.0) -> None:
-    """Return once the condition is true.
+def wait(condition: Callable[[], Any], what: str, *, timeout_s: float = 60.0, poll_s: float = 0.005) -> None:
+    """Return once the condition, looked at every `poll_s`, is true.
 
     Raises:
         TimeoutError: It did not become true.
@@ -241,7 +245,7 @@ def wait(condition: Callable[[], Any], what: str, *, timeout_s: float = 60.0) ->
     while not condition():
         if time.monotonic() > deadline:
             raise TimeoutError(f"{what}: waited {timeout_s} s")
-        time.sleep(0.005)
+        time.sleep(poll_s)
 
 
 def faulty_streams(store: EpisodeStore) -> dict[str, str]:

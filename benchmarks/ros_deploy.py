@@ -58,18 +58,19 @@ class Watch:
         states = [self.status.get(topic, {}).get("state") for topic in ("episode/status", "safety/state")]
         return states == ["idle", "idle"] and 0.0 < self.height_m < LIFTED_M
 
-    def call(self, service: str) -> None:
-        """Call a Trigger service."""
+    def call(self, service: str) -> bool:
+        """Call a Trigger service and return whether it did what was asked."""
         client: Any = self._node.create_client(Trigger, service)
         wait(client.service_is_ready, service)
         future = client.call_async(Trigger.Request())
         wait(future.done, f"answer of {service}")
         self._node.destroy_client(client)
+        return bool(future.result().success)
 
     def episode(self) -> float | None:
         """Play one episode and return the seconds to the lift, `None` when there was none."""
         wait(self.idle, "a graph at rest")
-        self.call("supervisor/start")
+        wait(lambda: self.call("supervisor/start"), "a granted start", poll_s=0.2)
         began = time.monotonic()
         while self.height_m < LIFTED_M and time.monotonic() - began < LIMIT_S:
             time.sleep(0.01)

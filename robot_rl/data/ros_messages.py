@@ -10,7 +10,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from robot_rl.data import frame_codec
-from robot_rl.errors import ConfigError, SpecError
+from robot_rl.errors import ConfigError, SpecError, StoreError
 from robot_rl.specs import ArraySpec
 
 Sample = tuple[int | None, np.ndarray | bytes]
@@ -154,7 +154,10 @@ def _picture(msg: Any, spec: ArraySpec, codec: str) -> np.ndarray | bytes:
     if kinds[0] == codec:
         return data
     if spec.is_image:
-        return frame_codec.decode(data, kinds[0], spec.shape)
+        try:
+            return frame_codec.decode(data, kinds[0], spec.shape)
+        except StoreError as error:  # damaged between its first and last bytes, or of another size
+            raise SpecError(f"stream `{spec.name}`: {error}") from error
     found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if found is None:
         raise SpecError(f"stream `{spec.name}`: a {kinds[0]} picture cannot be decoded")

@@ -195,6 +195,14 @@ class SafetyGuard:
                 self._state = "homing"
             return problem
 
+    def missing(self, now_ns: int) -> dict[str, tuple[str, ...]]:
+        """Return by source the streams, besides its commands, without which it would be stopped if it began now."""
+        with self._lock:
+            return {
+                source: tuple(s for s in self._streams_of(source) if self._watchdog.complaint(now_ns, (s,)))
+                for source in self._settings.sources
+            }
+
     def tick(self, now_ns: int) -> Verdict:
         """Return what to send now."""
         with self._lock:
@@ -230,10 +238,12 @@ class SafetyGuard:
 
     def _needed(self) -> Sequence[str]:
         """Return the streams that motion depends on now."""
-        if self._source == NOBODY:  # homing
-            return (JOINTS,)
-        cameras = tuple(self._settings.cameras) if self._source in self._settings.cameras_for else ()
-        return (COMMAND, JOINTS, *cameras)
+        streams = self._streams_of(self._source)
+        return streams if self._source == NOBODY else (COMMAND, *streams)  # nobody: the guard itself, going home
+
+    def _streams_of(self, source: str) -> tuple[str, ...]:
+        cameras = tuple(self._settings.cameras) if source in self._settings.cameras_for else ()
+        return (JOINTS, *cameras)
 
     def _watch(self, now_ns: int) -> None:
         complaint = self._watchdog.complaint(now_ns, self._needed())

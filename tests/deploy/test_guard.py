@@ -213,3 +213,16 @@ def test_a_driver_ends_homing():
 def test_settings_that_do_not_fit(change, text):
     with pytest.raises(ConfigError, match=text):
         Rig(**change)
+
+
+def test_what_a_source_would_miss_is_known_before_it_begins():
+    rig = Rig(cameras={"front": 0.1}, cameras_for=["policy"])
+    assert rig.guard.missing(rig.now) == {"policy": ("joint_states", "front"), "human": ("joint_states",)}
+    rig.guard.on_source("policy")
+    rig.tick()
+    assert rig.guard.missing(rig.now) == {"policy": ("front",), "human": ()}
+    rig.guard.on_stream("front", now_ns=rig.now, age_ns=0)
+    assert rig.guard.missing(rig.now) == {"policy": (), "human": ()}
+    assert rig.tick(0.0).state == "running"
+    rig.now += 150 * MS
+    assert rig.guard.missing(rig.now) == {"policy": ("joint_states", "front"), "human": ("joint_states",)}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from robot_rl_ros.graphs import Argument, Graph, Process, config_file, parse_pairs
+from robot_rl_ros.shared_memory import SHARED_MEMORY
 from robot_rl_ros.up import Running, main
 
 from robot_rl.errors import ConfigError
@@ -121,6 +122,21 @@ def test_logs_carry_the_nodes_name_and_nothing_outlives_the_graph(tmp_path: Path
     said = capfd.readouterr().out
     assert "[one    ] hello from one\n" in said
     assert "[another] hello from another\n" in said
+
+
+def test_what_killed_processes_left_in_shared_memory_goes_before_the_start_and_after_the_end():
+    segment = SHARED_MEMORY / f"fastdds_test_{os.getpid()}"
+
+    def leave() -> None:
+        for path in (segment, segment.with_name(segment.name + "_el")):
+            path.touch()
+            os.utime(path, (0.0, 0.0))
+
+    leave()
+    with Running([dummy("one")]):
+        assert not segment.exists()
+        leave()
+    assert not segment.exists()
 
 
 def test_a_process_that_does_not_obey_is_killed(caplog):

@@ -6,105 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from robot_rl_ros.conversions import ImagePublisher, command_to_msg
-from robot_rl_ros.qos import COMMAND, JOINTS, LATCHED, SENSOR
-from robot_rl_ros.stamps import now_ns, to_msg
-from sensor_msgs.msg import CompressedImage, Image, JointState
+from robot_rl_ros.qos import LATCHED
+from robot_rl_ros.stamps import now_ns
+from sensor_msgs.msg import CompressedImage, JointState
 from std_msgs.msg import Float32, String
 from std_srvs.srv import Trigger
-from trajectory_msgs.msg import JointTrajectory
 
-from robot_rl.data.frame_codec import encode
 from robot_rl.data.store import EpisodeStore
-
-SHAPE = (120, 160, 3)
-NAMES = ["joint1", "gripper"]
-STREAMS = {
-    "q": {"topic": "joint_states", "type": "sensor_msgs/msg/JointState", "qos": "joints", "shape": [2],
-          "names": NAMES, "rate_hz": 100.0},
-    "front": {"topic": "front/color/image_raw", "type": "sensor_msgs/msg/Image", "shape": list(SHAPE),
-              "dtype": "uint8", "rate_hz": 20.0},
-    "side": {"topic": "side/color/image_raw/compressed", "type": "sensor_msgs/msg/CompressedImage",
-             "shape": list(SHAPE), "dtype": "uint8", "codec": "jpeg", "role": "extra"},
-    "action": {"topic": "selected/command", "type": "trajectory_msgs/msg/JointTrajectory", "qos": "command",
-               "shape": [2], "names": NAMES},
-    "action_executed": {"topic": "command", "type": "trajectory_msgs/msg/JointTrajectory", "qos": "command",
-                        "names": NAMES},
-    "reward": {"topic": "episode/reward", "type": "std_msgs/msg/Float32"},
-    "by_human": {"topic": "control_source", "type": "std_msgs/msg/String", "qos": "latched", "true_when": "human"},
-}  # fmt: skip
-
-
-def parameters(store: Path, **streams) -> dict:
-    return {
-        "store": str(store), "task": "lift", "source": "human", "max_episode_s": 10.0, "look_for_others_s": 0.5,
-        "robot": {"name": "arm", "control_hz": 20.0}, "streams": {**STREAMS, **streams},
-    }  # fmt: skip
-
-
-def write(folder: Path, values: dict) -> Path:
-    path = folder / f"recorder-{time.monotonic_ns()}.yaml"
-    plain = json.loads(json.dumps({"/**": {"ros__parameters": values}}))  # no aliases: rcl cannot read them
-    path.write_text(yaml.safe_dump(plain))
-    return path
-
-
-def picture(i: int) -> np.ndarray:
-    return np.full(SHAPE, i % 250, np.uint8)
-
-
-class Robot:
-    """Publishes like a robot, and remembers every stamp."""
-
-    def __init__(self, graph) -> None:
-        self.graph, self.i = graph, 0
-        self.joints = graph.publisher(JointState, "joint_states", JOINTS)
-        self.front = graph.publisher(Image, "front/color/image_raw", SENSOR)
-        self.side = graph.publisher(CompressedImage, "side/color/image_raw/compressed", SENSOR)
-        self.selected = graph.publisher(JointTrajectory, "selected/command", COMMAND)
-        self.command = graph.publisher(JointTrajectory, "command", COMMAND)
-        self.reward = graph.publisher(Float32, "episode/reward", SENSOR)
-        self.source = graph.publisher(String, "control_source", LATCHED)
-        self.pictures = ImagePublisher(self.front, SHAPE, encoding="rgb8", frame_id="front")
-        self.stamps: dict[str, list[int]] = {"q": [], "front": [], "side": [], "action": []}
-
-    def wait(self) -> None:
-        self.graph.wait_matched(self.joints)
-        self.graph.wait_matched(self.front)
-        self.graph.wait_matched(self.selected)
-
-    def play(self, seconds: float, *, front: bool = True) -> None:
-        """Joints at 100 Hz, pictures and commands at 20 Hz."""
-        begin = time.monotonic()
-        for n in range(round(seconds * 100)):
-            time.sleep(max(0.0, begin + n / 100 - time.monotonic()))
-            self.publish_joints()
-            if n % 5 == 0:
-                self.publish_slow(front)
-
-    def publish_joints(self) -> None:
-        stamp = self.mark("q")
-        msg = JointState(name=["gripper", "joint1"], position=[0.5, float(len(self.stamps["q"]))])
-        msg.header.stamp = to_msg(stamp)
-        self.joints.publish(msg)
-
-    def publish_slow(self, front: bool) -> None:
-        if front:
-            self.pictures.publish(picture(len(self.stamps["front"])), self.mark("front"))
-        msg = CompressedImage(format="jpeg", data=encode(picture(len(self.stamps["side"])), "jpeg"))
-        msg.header.stamp = to_msg(self.mark("side"))
-        self.side.publish(msg)
-        stamp = self.mark("action")
-        value = float(len(self.stamps["action"]))
-        self.selected.publish(command_to_msg(stamp, NAMES, np.array([value, 0.1])))
-        self.command.publish(command_to_msg(stamp, NAMES, np.array([value / 2, 0.1])))
-
-    def mark(self, stream: str) -> int:
-        stamp = now_ns(self.graph.node)
-        self.stamps[stream].append(stamp)
-        return stamp
+from tests.ros.recorder_cell import STREAMS, Robot, parameters, play_until, write
 
 
 @pytest.fixture(scope="module")
@@ -208,8 +118,8 @@ def test_messages_that_cannot_be_read_are_counted_and_harm_nothing(shared_graph,
     quality = read_last(folder).meta.extra["quality"]
     assert quality["streams"]["q"]["dropped"] == {"refused by its spec": 1}
     assert quality["refused"] == {
-        "q": "stream `q`: the JointState lacks ['joint1', 'gripper']; it has ['elbow']",
-        "side": "a compressed image must be JPEG, got format 'png'",
+        "q": "stream `q`: the message lacks ['joint1', 'gripper']; its joints are ['elbow']",
+        "side": "stream `side`: a compressed image must be JPEG or PNG, got format 'png'",
     }
     assert process.popen.poll() is None
 
@@ -221,6 +131,7 @@ def test_it_follows_the_supervisor(shared_graph, rig):
 
     def tell(state: str, index: int, outcome: str | None = None) -> None:
         about = {"state": state, "index": index, "task": f"task {index}", "outcome": outcome, "seed": 7}
+        about["started_ns"] = now_ns(shared_graph.node)
         supervisor.publish(String(data=json.dumps(about)))
 
     def until(state: str) -> dict:
@@ -241,6 +152,30 @@ def test_it_follows_the_supervisor(shared_graph, rig):
     assert [(m.task, m.outcome, m.truncated, m.seed) for m in metas] == [
         ("task 0", "success", False, 7), ("task 2", "failure", True, 7),
     ]  # fmt: skip
+
+
+def test_an_episode_is_taken_whole_even_where_the_idle_before_it_was_missed_and_never_in_part(ros_graph, tmp_path):
+    robot = Robot(ros_graph)
+    status = ros_graph.collect(String, "recorder/status", LATCHED)
+    supervisor = ros_graph.publisher(String, "episode/status", LATCHED)
+
+    def tell(state: str, index: int, started_ns: int) -> None:
+        supervisor.publish(String(data=json.dumps({"state": state, "index": index, "started_ns": started_ns})))
+
+    def latest() -> dict:
+        return json.loads(status.messages[-1].data) if status.messages else {}
+
+    tell("running", 4, now_ns(ros_graph.node))  # before the recorder
+    patient = {name: {**STREAMS[name], "stale_s": 5.0} for name in ("q", "front")}  # this machine may stall
+    ros_graph.start("recorder_node", config=write(tmp_path, parameters(tmp_path / "store", **patient)))
+    robot.wait()
+    play_until(robot, lambda: "episode 4 began before this recorder" in latest().get("refused", ""))
+    assert latest()["state"] == "idle"
+    play_until(robot, lambda: not latest()["waits_for"])
+    tell("running", 5, now_ns(ros_graph.node))  # nobody was idle in between
+    play_until(robot, lambda: latest()["state"] == "recording")
+    tell("resetting", 5, 0)
+    play_until(robot, lambda: len(EpisodeStore.open(tmp_path / "store")) == 1)
 
 
 def test_a_second_recorder_is_refused(shared_graph, rig):

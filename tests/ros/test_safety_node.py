@@ -79,7 +79,8 @@ def test_homing_moves_the_simulated_arm_within_the_limits(ros_graph):
         response = ros_graph.call(Trigger, "safety/home")
     assert response.success, response.message
     assert json.loads(states.wait(match=lambda msg: json.loads(msg.data)["state"] == "homing").data)["ok"]
-    states.wait(2, match=lambda msg: json.loads(msg.data)["state"] == "idle")  # at the start, and now
+    states.clear()
+    states.wait(match=lambda msg: json.loads(msg.data)["state"] == "idle", timeout_s=START_S)
     assert np.array(joints.messages[-1].position) == pytest.approx(HOME, abs=0.025)
     executed = np.array([msg.points[0].positions for msg in sent.messages])
     assert len(executed) > 20

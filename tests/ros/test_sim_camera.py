@@ -37,6 +37,7 @@ def test_two_cameras_show_the_arm_with_the_stamps_of_its_joints(ros_graph):
         image_to_array(images["front"].messages[-1]), image_to_array(images["wrist"].messages[-1])
     )
     assert [camera.interrupt() for camera in cameras] == [0, 0]
+    assert not any("Traceback" in camera.log for camera in cameras)
 
 
 def test_a_camera_that_does_not_exist_is_refused(ros_graph):

@@ -2,106 +2,18 @@
 
 import itertools
 import json
-import threading
 import time
 
 import numpy as np
 import pytest
-from robot_rl_ros.conversions import command_to_msg, msg_to_command
-from robot_rl_ros.qos import COMMAND, JOINTS, LATCHED
-from robot_rl_ros.stamps import now_ns, to_msg
-from sensor_msgs.msg import JointState
-from std_msgs.msg import Bool, Float32, String
-from std_srvs.srv import SetBool, Trigger
+from robot_rl_ros.conversions import command_to_msg
+from robot_rl_ros.qos import COMMAND, LATCHED
+from robot_rl_ros.stamps import now_ns
+from std_msgs.msg import String
+from std_srvs.srv import SetBool
 from trajectory_msgs.msg import JointTrajectory
 
-NAMES = ["joint1", "joint2", "gripper"]
-POSE = np.array([0.1, 0.2, 0.08])
-POLICY, HUMAN = np.array([0.5, -0.2, 0.0]), np.array([-0.3, 0.4, 0.04])
-# Time-outs are longer than on a robot, so that a busy machine does not take a source for silent.
-SETTINGS = {
-    "joint_names": NAMES, "handover_s": 0.2, "release_s": 0.2, "wait_s": 0.6, "command_timeout_s": 0.4,
-    "intervening_timeout_s": 0.6,
-}  # fmt: skip
-
-
-class Cell:
-    """Sends what is switched on at 100 Hz, and keeps what the supervisor says."""
-
-    def __init__(self, graph, **params) -> None:
-        self.graph = graph
-        self.policy_on = self.human_on = self.device_on = self.engaged = False
-        self.policy_resets, self.robot_resets, self.robot_answers = 0, 0, [(True, "seed 5")]
-        self._policy = graph.publisher(JointTrajectory, "policy/command", COMMAND)
-        self._human = graph.publisher(JointTrajectory, "teleop/command", COMMAND)
-        self._intervening = graph.publisher(Bool, "teleop/intervening", COMMAND)
-        self._joints = graph.publisher(JointState, "joint_states", JOINTS)
-        self.safety = graph.publisher(String, "safety/state", LATCHED)
-        self.selected = graph.collect(JointTrajectory, "selected/command", COMMAND)
-        self.source = graph.collect(String, "control_source", LATCHED)
-        self.status = graph.collect(String, "episode/status", LATCHED)
-        self.reward = graph.collect(Float32, "episode/reward", COMMAND)
-        graph.node.create_service(Trigger, "policy/reset", self._reset_policy)
-        graph.node.create_service(Trigger, "robot/reset", self._reset_robot)
-        self.process = graph.start("supervisor_node", params={**SETTINGS, **params})
-        for publisher in (self._policy, self._human, self._intervening, self._joints, self.safety):
-            graph.wait_matched(publisher)
-        self.status.wait()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._feed, daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        self._stop.set()
-        self._thread.join()  # the services go with the node: destroying one under a spinning executor is a race
-
-    def call(self, name: str) -> Trigger.Response:
-        return self.graph.call(Trigger, f"supervisor/{name}")
-
-    def wait_source(self, name: str) -> None:
-        self._wait(lambda: self.source.messages[-1].data == name, f"control source {name}")
-
-    def wait_state(self, name: str) -> dict:
-        return json.loads(self.status.wait(match=lambda msg: json.loads(msg.data)["state"] == name).data)
-
-    def wait_at(self, target: np.ndarray) -> None:
-        self._wait(lambda: len(self.selected) > 0 and np.array_equal(self.sent()[-1], target), f"command {target}")
-
-    def sent(self) -> np.ndarray:
-        return np.array([msg_to_command(msg, NAMES)[1] for msg in self.selected.messages])
-
-    def senders(self) -> list[str]:
-        return [msg.header.frame_id for msg in self.selected.messages]
-
-    def _wait(self, condition, what: str) -> None:
-        deadline = time.monotonic() + 5.0
-        while not condition():
-            if time.monotonic() > deadline:
-                pytest.fail(f"no {what}; logs:\n{self.graph.logs()}")
-            time.sleep(0.002)
-
-    def _feed(self) -> None:
-        while not self._stop.wait(0.01):
-            stamp_ns = now_ns(self.graph.node)
-            state = JointState(name=NAMES, position=POSE.tolist())
-            state.header.stamp = to_msg(stamp_ns)
-            self._joints.publish(state)
-            if self.policy_on:
-                self._policy.publish(command_to_msg(stamp_ns, NAMES, POLICY, source="policy"))
-            if self.human_on:
-                self._human.publish(command_to_msg(stamp_ns, NAMES, HUMAN, source="human"))
-            if self.device_on:
-                self._intervening.publish(Bool(data=self.engaged))
-
-    def _reset_policy(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        self.policy_resets += 1
-        response.success = True
-        return response
-
-    def _reset_robot(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        response.success, response.message = self.robot_answers[min(self.robot_resets, len(self.robot_answers) - 1)]
-        self.robot_resets += 1
-        return response
+from tests.ros.supervisor_cell import HUMAN, NAMES, POLICY, POSE, SAFE, SETTINGS, Cell
 
 
 @pytest.fixture
@@ -207,15 +119,80 @@ def test_a_silent_policy_and_a_safety_stop_take_the_arm_away(cell):
     c.wait_source("none")
     c.policy_on = True
     c.wait_source("policy")
-    c.safety.publish(String(data=json.dumps({"state": "stopped", "reason": "e-stop pressed"})))
+    c.say_safety(state="stopped", reason="e-stop pressed")
     c.wait_source("none")
     assert c.wait_state("resetting")["outcome"] == "failure"
     c.call("reset_done")
     refused = c.call("start")
     assert (refused.success, refused.message) == (False, "no episode can start: motion is stopped: e-stop pressed")
-    c.safety.publish(String(data=json.dumps({"state": "idle", "reason": ""})))
-    time.sleep(0.1)
+    c.say_safety(**SAFE)
     assert c.call("start").success
+
+
+def test_no_episode_starts_before_the_safety_node_has_what_the_drivers_need(cell):
+    c = cell(safety=None)
+
+    def refusal() -> str:
+        answer = c.call("start")
+        assert not answer.success
+        return answer.message.removeprefix("no episode can start: ")
+
+    assert refusal() == "nothing was heard of the safety node yet"
+    c.say_safety(state="idle", missing={"policy": ["front/color/camera_info"], "human": ["joint_states"]})
+    assert refusal() == "the safety node waits for ['front/color/camera_info', 'joint_states']"
+    assert json.loads(c.status.messages[-1].data)["state"] == "idle"
+    c.say_safety(**SAFE)
+    assert c.call("start").success
+
+
+def test_what_only_an_absent_driver_needs_does_not_matter(cell):
+    c = cell(safety={"state": "idle", "missing": {"policy": [], "human": ["wrist/color/camera_info"]}})
+    assert "waits for ['wrist/color/camera_info']" in c.call("start").message
+    c.graph.node.destroy_publisher(c._human)
+    c._wait(lambda: c.call("start").success, "start without the operator")
+
+
+def test_no_episode_starts_that_the_recorder_would_not_take(cell):
+    c = cell(needs_recorder=True)
+    recorder = c.graph.publisher(String, "recorder/status", LATCHED)
+
+    def says(**status) -> str:
+        recorder.publish(String(data=json.dumps({"id": "e7", "state": "idle", **status})))
+        time.sleep(0.1)
+        return c.call("start").message.removeprefix("no episode can start: ")
+
+    c.graph.wait_matched(recorder)
+    assert c.call("start").message == "no episode can start: nothing was heard of the recorder yet"
+    assert says(waits_for="nothing was received") == "the recorder cannot record: nothing was received"
+    assert says(state="recording", waits_for="") == "the recorder is still recording episode e7"
+    assert says(state="saving", waits_for="") == "episode 0: running"
+
+
+def test_a_reset_can_be_asked_for_while_no_episode_runs(cell):
+    c = cell(auto_reset=True, reset_service="robot/reset", reset_delay_s=0.1)
+    assert c.call("reset").message == "episode -1: resetting"
+    c._wait(lambda: c.robot_resets == 1 and json.loads(c.status.messages[-1].data)["state"] == "idle", "idle again")
+    c.call("start")
+    assert c.wait_state("running")["seed"] == 5
+    assert c.call("reset").message == "`reset` is possible only while idle, the episode is running"
+
+
+def test_the_robot_is_reset_only_once_commands_have_stopped(cell):
+    c = cell(auto_reset=True, reset_service="robot/reset", reset_delay_s=0.3)
+    executed = c.graph.publisher(JointTrajectory, "command", COMMAND)
+    c.graph.wait_matched(executed)
+    c.policy_on = True
+    c.call("start")
+    c.wait_at(POLICY)
+    c.call("failure")
+    for _ in range(40):  # the safety node goes on for a while
+        executed.publish(command_to_msg(now_ns(c.graph.node), NAMES, POLICY, source="policy"))
+        time.sleep(0.02)
+    last = time.monotonic()
+    assert c.robot_resets == 0
+    c._wait(lambda: c.robot_resets == 1, "reset")
+    assert time.monotonic() - last > 0.2
+    c._wait(lambda: json.loads(c.status.messages[-1].data)["state"] == "idle", "idle")
 
 
 def test_episodes_time_out_and_the_robot_resets_itself(cell):

@@ -104,6 +104,8 @@ def _supervisor(values: Values) -> Process:
     parameters: dict[str, Value] = {"task": values["task"], "max_episode_s": values["max_episode_s"]}
     if values["robot"] == _SIM and values["auto_reset"]:
         parameters |= {"reset_service": "sim_robot/reset", "auto_reset": True}
+    if values["store"]:
+        parameters["needs_recorder"] = True
     return _process("supervisor", values, config=values["supervisor_config"], parameters=parameters, respawn=True)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 from rclpy.node import Node
 from rclpy.subscription import Subscription
@@ -112,7 +113,7 @@ def _subscribe(
                 stamp_ns, value = read(msg)
                 if stamp_ns is None:
                     stamp_ns = node.get_clock().now().nanoseconds
-                observer().push(name, stamp_ns, value, received_ns=received_ns)
+                observer().push(name, stamp_ns, np.asarray(value), received_ns=received_ns)
             except SpecError as error:
                 observer().refuse(name, str(error))
 

@@ -17,7 +17,9 @@ from trajectory_msgs.msg import JointTrajectory
 
 from robot_rl.bundle import PolicyBundle
 from robot_rl.deploy.driver import Decision, PolicyDriver
+from robot_rl.deploy.execution import STRATEGIES, Execution
 from robot_rl.deploy.onnx_policy import OnnxPolicy
+from robot_rl.deploy.promises import SampledPolicy
 from robot_rl.deploy.ticker import Ticker
 from robot_rl.errors import BundleError, RobotRLError
 from robot_rl_ros.bundle_source import BundleSource
@@ -29,6 +31,8 @@ from robot_rl_ros.policy_report import PolicyReport
 from robot_rl_ros.qos import COMMAND, LATCHED
 from robot_rl_ros.runner import run
 from robot_rl_ros.stamps import now_ns
+
+DrivingPolicy = OnnxPolicy | SampledPolicy
 
 
 class PolicyNode(rclpy.lifecycle.LifecycleNode):
@@ -47,6 +51,8 @@ class PolicyNode(rclpy.lifecycle.LifecycleNode):
         min_success = declare(self, "min_success", 0.5, "success rate a validation must show", low=0.0, high=1.0)
         self._threads = declare(self, "threads", 1, "threads of one inference", low=1, high=64)
         self._seed = declare(self, "seed", -1, "seed of the policy's noise; -1 takes one from the machine", low=-1)
+        strategy = declare(self, "execution", STRATEGIES[0], "how chunks are executed", choices=STRATEGIES)
+        self._execution = Execution(strategy=strategy)
         self._max_hold_s = declare(self, "max_hold_s", 0.5, "how long to repeat an action [s]", low=0.0, high=10.0)
         self._follow = declare(self, "follow_episodes", True, "command only while episode/status says running")
         self._autostart = declare(self, "autostart", True, "configure and activate by itself")
@@ -56,7 +62,7 @@ class PolicyNode(rclpy.lifecycle.LifecycleNode):
         )
         self._lock = threading.Lock()  # the driver: ticks, resets and swaps
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="bundle")
-        self._newer: Future[tuple[PolicyBundle, OnnxPolicy] | None] | None = None
+        self._newer: Future[tuple[PolicyBundle, DrivingPolicy] | None] | None = None
         self._ticker: Ticker | None = None
         self._bundle: PolicyBundle | None = None
         self._refusal: RobotRLError | None = None
@@ -134,15 +140,17 @@ class PolicyNode(rclpy.lifecycle.LifecycleNode):
             raise BundleError("there is no bundle yet; configure this node first")
         return self._bundle
 
-    def _load(self, bundle: PolicyBundle) -> OnnxPolicy:
-        policy = OnnxPolicy(bundle, threads=self._threads, seed=None if self._seed < 0 else self._seed)
+    def _load(self, bundle: PolicyBundle) -> DrivingPolicy:
+        seed = None if self._seed < 0 else self._seed
+        policy = self._execution.policy(bundle, threads=self._threads, seed=seed)
         policy.warm_up()
         return policy
 
-    def _install(self, bundle: PolicyBundle, policy: OnnxPolicy) -> None:
+    def _install(self, bundle: PolicyBundle, policy: DrivingPolicy) -> None:
         robot = bundle.manifest.robot
         observer = make_observer(robot.obs, self._sources, n_obs=policy.n_obs, step_ns=robot.step_ns)
-        driver = PolicyDriver(policy, observer, max_hold_s=self._max_hold_s)
+        executor = self._execution.executor(bundle)
+        driver = PolicyDriver(policy, observer, max_hold_s=self._max_hold_s, executor=executor)
         with self._lock:
             old, self._driver = (self._driver if self._bundle is not None else None), driver
             self._bundle = bundle
@@ -203,7 +211,7 @@ class PolicyNode(rclpy.lifecycle.LifecycleNode):
             self._newer = self._worker.submit(self._look_for_newer)
         self._episode, self._running = episode, running
 
-    def _look_for_newer(self) -> tuple[PolicyBundle, OnnxPolicy] | None:
+    def _look_for_newer(self) -> tuple[PolicyBundle, DrivingPolicy] | None:
         found = self._source.newer(self._present())
         if found is None:
             return None

@@ -25,8 +25,9 @@ from robot_rl.errors import RecordingError, RobotRLError
 from robot_rl.values import Outcome, RecordingMeta
 from robot_rl_ros.params import declare
 from robot_rl_ros.qos import LATCHED
-from robot_rl_ros.recorder_report import diagnostics, levels, status_json
-from robot_rl_ros.recorder_streams import Read, stream_parameters, subscribe_all
+from robot_rl_ros.readers import Read
+from robot_rl_ros.recorder_report import diagnostics, levels, status_json, waits_for
+from robot_rl_ros.recorder_streams import stream_parameters, subscribe_all
 from robot_rl_ros.runner import run
 from robot_rl_ros.stamps import now_ns
 
@@ -70,7 +71,6 @@ class RecorderNode(Node):
         self._report_lock, self._closed = threading.RLock(), threading.Event()
         self._failure: Exception | None = None
         self._following: int | None = None
-        self._first_status = True
         self._reported: tuple[dict[str, str], int] = ({}, 0)
         self._serve(follow)
 
@@ -95,6 +95,7 @@ class RecorderNode(Node):
         self._status = self.create_publisher(String, "recorder/status", LATCHED)
         codecs = {name: stream.codec for name, stream in self._store.schema.streams.items()}
         subscribe_all(self, self._plan.streams, codecs, self._take)
+        self._listening_ns = now_ns(self)
         if follow:
             self.create_subscription(String, "episode/status", self._follow, LATCHED)
         services: dict[str, Callable[[], str]] = {
@@ -182,20 +183,21 @@ class RecorderNode(Node):
         try:
             status = json.loads(msg.data)
             running, index = status["state"] == "running", int(status["index"])
-            first, self._first_status = self._first_status, False
             if running and self._following != index:
-                self._join(index, status, first=first)
+                self._join(index, status)
             elif not running and self._following is not None:
                 self._following = None
                 self._finish(status.get("outcome"))
         except RobotRLError as error:
             self._refuse(str(error))
         except (ValueError, KeyError, TypeError) as error:
-            self._refuse(f"episode/status must be JSON with state and index: {error!r} in {msg.data[:200]!r}")
+            self._refuse(
+                f"episode/status must be JSON with state, index and started_ns: {error!r} in {msg.data[:200]!r}"
+            )
 
-    def _join(self, index: int, status: dict[str, Any], *, first: bool) -> None:
+    def _join(self, index: int, status: dict[str, Any]) -> None:
         self._following, missed = index, self._following is not None
-        if first:
+        if int(status["started_ns"]) < self._listening_ns:
             raise RecordingError(f"episode {index} began before this recorder; the next one will be recorded")
         if missed and self._session.state == "recording":
             self._end("unknown", {"truncated": True})
@@ -259,7 +261,8 @@ class RecorderNode(Node):
             about = {
                 **self._instance, "state": "saving" if saving is not None else self._session.state,
                 "id": self._session.episode_id, "last_id": self._session.last_id, "saving_as": outcome,
-                "refused": self._refused, "robot": spec.name, "store": self._store.url,
+                "refused": self._refused, "waits_for": waits_for(self._session), "robot": spec.name,
+                "store": self._store.url,
             }  # fmt: skip
             self._status.publish(String(data=status_json(about, verdicts)))
 

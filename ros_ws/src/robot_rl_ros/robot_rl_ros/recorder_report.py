@@ -8,7 +8,9 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
+from robot_rl.data.session import RecordingSession
 from robot_rl.data.verdict import StreamVerdict, worst
+from robot_rl.errors import RecordingError
 from robot_rl_ros.stamps import to_msg
 
 _LEVEL = {"ok": DiagnosticStatus.OK, "warn": DiagnosticStatus.WARN, "error": DiagnosticStatus.ERROR}
@@ -58,3 +60,14 @@ def status_json(about: Mapping[str, Any], verdicts: Mapping[str, StreamVerdict])
         for name, verdict in verdicts.items()
     }
     return json.dumps({**about, "level": worst(verdicts), "streams": streams})
+
+
+def waits_for(session: RecordingSession) -> str:
+    """Return why no episode could be recorded now, or an empty string; also while one is being recorded."""
+    if session.state == "recording":
+        return ""
+    try:
+        session.preflight()
+    except RecordingError as error:
+        return str(error)
+    return ""

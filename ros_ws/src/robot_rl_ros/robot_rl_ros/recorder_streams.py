@@ -5,26 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
-from sensor_msgs.msg import CompressedImage
-from std_msgs.msg import String
 
 from robot_rl.data.plan import StreamPlan
-from robot_rl.errors import ConfigError, SpecError
+from robot_rl.errors import ConfigError
 from robot_rl_ros.qos import COMMAND, JOINTS, LATCHED, SENSOR
-from robot_rl_ros.readers import make_reader, type_class
-from robot_rl_ros.stamps import to_ns
+from robot_rl_ros.readers import Read, make_reader, type_class
 
-Sample = tuple[int | None, np.ndarray | bytes]
-Read = Callable[[Any], Sample]
 Take = Callable[[str, Read, Any, int], None]
 """`take(stream, read, message, sequence)`; a sequence of -1 means that the publisher's number is unknown."""
 
-_TEXT = "std_msgs/msg/String"
-_COMPRESSED = "sensor_msgs/msg/CompressedImage"
 _DEPTH = {"sensor": 10, "joints": 250, "command": 100, "latched": 10}
 """Deeper than the graph's: a recorder that was busy for 0.1 s still gets every message."""
 _QOS = {"sensor": SENSOR, "joints": JOINTS, "command": COMMAND, "latched": LATCHED}
@@ -60,7 +52,7 @@ def subscribe_all(node: Node, plans: Mapping[str, StreamPlan], codecs: Mapping[s
     for name, plan in plans.items():
         topics.setdefault((plan.topic, plan.type, plan.qos), []).append((name, _reader(plan, codecs[name])))
     for (topic, type_name, qos), readers in topics.items():
-        _subscribe(node, topic, _class(type_name), qos=qos, callback=_callback(readers, take))
+        _subscribe(node, topic, type_class(type_name), qos=qos, callback=_callback(readers, take))
 
 
 def _subscribe(node: Node, topic: str, kind: type, *, qos: str, callback: Callable[..., None]) -> None:
@@ -83,21 +75,5 @@ def _callback(readers: Sequence[tuple[str, Read]], take: Take) -> Callable[..., 
     return callback
 
 
-def _class(type_name: str) -> type:
-    return String if type_name == _TEXT else type_class(type_name)
-
-
 def _reader(plan: StreamPlan, codec: str) -> Read:
-    if plan.type == _TEXT:
-        if not plan.true_when:
-            raise ConfigError(f"stream `{plan.name}`: text cannot be stored; say with `true_when` which text is true")
-        return lambda msg: (None, np.array(msg.data == plan.true_when))
-    if plan.type == _COMPRESSED and codec == "jpeg":
-        return _jpeg
-    return make_reader(plan.type, plan.spec, field=plan.field, names=plan.names)
-
-
-def _jpeg(msg: CompressedImage) -> Sample:
-    if "jpeg" not in msg.format and "jpg" not in msg.format:
-        raise SpecError(f"a compressed image must be JPEG, got format {msg.format!r}")
-    return to_ns(msg.header.stamp), bytes(msg.data)
+    return make_reader(plan.type, plan.spec, codec=codec, field=plan.field, names=plan.names, true_when=plan.true_when)

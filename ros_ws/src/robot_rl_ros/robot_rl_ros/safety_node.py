@@ -44,6 +44,7 @@ class SafetyNode(Node):
         self._diagnostics = Diagnostics(self, self._health)
         self._subscribe(settings.guard.cameras)
         self._create_services()
+        self._missing = self._guard.missing(time.monotonic_ns())
         self._publish_state(self._verdict)
         self._ticker = Ticker(self._tick, rate_hz=rate_hz, name="safety", realtime=True)
         self._ticker.start()
@@ -107,7 +108,8 @@ class SafetyNode(Node):
         return saw
 
     def _tick(self) -> None:
-        verdict = self._guard.tick(time.monotonic_ns())
+        monotonic_ns = time.monotonic_ns()
+        verdict, missing = self._guard.tick(monotonic_ns), self._guard.missing(monotonic_ns)
         if verdict.action is not None:
             stamp = now_ns(self)
             command_to_msg(stamp, self._names, verdict.action, self._msg, source=self._guard.source)
@@ -116,9 +118,11 @@ class SafetyNode(Node):
         self._before = verdict.action
         self._limited_ticks += bool(verdict.limited)
         changed = (verdict.state, verdict.reason) != (self._verdict.state, self._verdict.reason)
+        streams_changed, self._missing = missing != self._missing, missing
         self._verdict = verdict
-        if changed:
+        if changed or streams_changed:
             self._publish_state(verdict)
+        if changed:
             self._diagnostics.publish()
 
     def _publish_state(self, verdict: Verdict) -> None:
@@ -127,6 +131,7 @@ class SafetyNode(Node):
             "state": verdict.state,
             "reason": verdict.reason,
             "source": self._guard.source,
+            "missing": self._missing,
             "stamp_ns": now_ns(self),
         }
         self._state.publish(String(data=json.dumps(state)))
@@ -142,6 +147,7 @@ class SafetyNode(Node):
             "refused commands": self._guard.refused,
             "lateness p99 [ms]": lateness["p99_ms"],
             "skipped ticks": ticker.skipped,
+            "priority": ticker.ordinary_because or "SCHED_FIFO",
         }
         if verdict.state == "stopped":
             return Health(ERROR, verdict.reason, values)

@@ -56,7 +56,8 @@ class RobotReset:
     Args:
         node: Owner of the client.
         service: Name; empty where a person does it.
-        delay_s: Wait before the first call, so that nobody commands any more.
+        delay_s: Wait before the first call, from the last command that was executed: whoever still drives would
+            bring the robot back at once.
         retry_s: Wait before a call that was refused is made again.
         timeout_s: Wait before a call that was not answered is made again.
     """
@@ -95,8 +96,13 @@ class RobotReset:
             self._call += 1
             self._due_ns, self._answer, self.problem, self.seed = None, None, "", None
 
-    def poll(self, now: Now) -> bool:
-        """Call when due; return whether the robot has just finished (or there is none to wait for)."""
+    def poll(self, now: Now, *, commanded_ns: int | None = None) -> bool:
+        """Call when due; return whether the robot has just finished (or there is none to wait for).
+
+        Args:
+            now: This moment.
+            commanded_ns: When the newest executed command was received (monotonic), if one was.
+        """
         if self._client is None:
             return True
         with self._lock:
@@ -106,6 +112,8 @@ class RobotReset:
                 self._due_ns, self._answer = None, None
                 return True
             if self._due_ns is None or now.monotonic_ns < self._due_ns:
+                return False
+            if commanded_ns is not None and now.monotonic_ns - commanded_ns < self._delay_ns:
                 return False
             if not self._client.service_is_ready():
                 self._due_ns = now.monotonic_ns + self._retry_ns

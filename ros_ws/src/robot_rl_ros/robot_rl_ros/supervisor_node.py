@@ -50,7 +50,7 @@ class SupervisorNode(Node):
             declare(
                 self, "reset_service", "", "Trigger that resets the robot, such as sim_robot/reset; empty: by hand"
             ),
-            delay_s=declare(self, "reset_delay_s", 0.3, "quiet time before that call [s]", low=0.0, high=60.0),
+            delay_s=declare(self, "reset_delay_s", 0.3, "silence of commands before that [s]", low=0.0, high=60.0),
             retry_s=declare(self, "reset_retry_s", 1.0, "wait after it was refused [s]", low=0.1, high=60.0),
             timeout_s=declare(self, "reset_timeout_s", 30.0, "wait for its answer [s]", low=0.1, high=600.0),
         )
@@ -59,7 +59,8 @@ class SupervisorNode(Node):
         )
         self._policy_reset = PolicyReset(self, service, self._policy_was_reset)
         self._lock = threading.RLock()  # the takeover and the episode
-        self._inbox = SupervisorInbox(self, self._names)
+        needs_recorder = declare(self, "needs_recorder", False, "no episode starts that the recorder would not take")
+        self._inbox = SupervisorInbox(self, self._names, needs_recorder=needs_recorder)
         self._forced = False
         self._seed: int | None = None
         self._selection = Selection("none", reason="starting")
@@ -107,6 +108,7 @@ class SupervisorNode(Node):
         self.create_service(Trigger, "~/start", self._serve(self._start))
         for outcome in ("success", "failure", "discard"):
             self.create_service(Trigger, f"~/{outcome}", self._serve(self._finisher(outcome)))
+        self.create_service(Trigger, "~/reset", self._serve(self._reset))
         self.create_service(Trigger, "~/reset_done", self._serve(self._reset_done))
         self.create_service(SetBool, "~/intervene", self._intervene)
 
@@ -125,14 +127,18 @@ class SupervisorNode(Node):
         return serve
 
     def _start(self, now: Now) -> None:
-        if self._inbox.safety:
-            raise EpisodeError(f"no episode can start: {self._inbox.safety}")
+        if problem := self._inbox.not_ready():
+            raise EpisodeError(f"no episode can start: {problem}")
         self._episode.task = str(self.get_parameter("task").value)
         self._episode.start(now, seed=self._seed)
         self._seed = None  # of one episode only
 
     def _finisher(self, outcome: EpisodeOutcome) -> Callable[[Now], None]:
         return lambda now: self._episode.finish(outcome)
+
+    def _reset(self, now: Now) -> None:
+        self._episode.reset()
+        self._robot_reset.begin(now)
 
     def _reset_done(self, now: Now) -> None:
         self._episode.reset_done()
@@ -186,7 +192,7 @@ class SupervisorNode(Node):
             return
         if moved:
             self._robot_reset.begin(now)
-        if self._robot_reset.poll(now):
+        if self._robot_reset.poll(now, commanded_ns=self._inbox.executed_ns):
             if not self._robot_reset.by_hand:
                 self._inbox.forget_executed()
             self._seed = self._seed if self._robot_reset.seed is None else self._robot_reset.seed
@@ -233,6 +239,7 @@ class SupervisorNode(Node):
             "reset": self._robot_reset.problem,
             "lateness p99 [ms]": self._ticker.lateness.to_dict()["p99_ms"],
             "skipped ticks": self._ticker.skipped,
+            "priority": self._ticker.ordinary_because or "SCHED_FIFO",
         }
         if episode.state == "running" and selection.driver == "none":
             return Health(ERROR if self._inbox.safety else WARN, f"nobody drives: {selection.reason}", values)

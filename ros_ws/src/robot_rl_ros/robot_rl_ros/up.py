@@ -24,6 +24,7 @@ from robot_rl.errors import ConfigError
 from robot_rl_ros.arm_graphs import GRAPHS
 from robot_rl_ros.environment import environment
 from robot_rl_ros.graphs import Process, parse_pairs
+from robot_rl_ros.shared_memory import remove_orphans
 
 log = logging.getLogger("robot_rl.up")
 
@@ -56,6 +57,7 @@ class Running:
         self._width = max((len(name) for name in self._processes), default=0)
 
     def __enter__(self) -> Running:
+        remove_orphans()
         for name in self._processes:
             self._start(name)
         return self
@@ -109,6 +111,7 @@ class Running:
             reader.join(timeout=1.0)
         self._running.clear()
         self._folder.cleanup()
+        remove_orphans()  # of those that were killed; what is younger than its bound goes with the next start
 
     def _start(self, name: str) -> None:
         described = self._processes[name]
