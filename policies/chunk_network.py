@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from policies.encoders import Encoder, Stats
+from policies.encoders import AuxiliaryLoss, Encoder, Stats
 from policies.normalize import AffineNormalizer
 from robot_rl.data.normalizer import NormMode, affine_for
 from robot_rl.errors import ConfigError
@@ -100,9 +100,21 @@ class ChunkNetwork(nn.Module, abc.ABC):
             action_dim=self.action_dim, horizon=self.horizon, cond_dim=self.encoder.out_dim
         )
 
+    @property
+    def noise_shape(self) -> tuple[int, int]:
+        """Shape of the noise that one sample takes; [H, A] where the noise is only what sampling starts from."""
+        return self.horizon, self.action_dim
+
     def encode(self, obs: Mapping[str, Tensor]) -> Float[Tensor, "B C"]:
         """Return the condition vector for obs {name: [B, O, ...]} in physical units."""
         return self.encoder(obs)
+
+    def encode_for_loss(self, obs: Mapping[str, Tensor]) -> tuple[Float[Tensor, "B C"], Tensor | float]:
+        """Return the condition vector to be used in a loss, and what the encoder itself adds to that loss."""
+        if isinstance(self.encoder, AuxiliaryLoss):
+            steps, cost = self.encoder.steps_for_loss(obs)
+            return steps.flatten(1), cost
+        return self.encoder(obs), 0.0
 
     def reference(self, obs: Mapping[str, Tensor]) -> Tensor | float:
         """Return what chunks are relative to, [B, 1, A], or zero."""
@@ -119,11 +131,11 @@ class ChunkNetwork(nn.Module, abc.ABC):
         return self.normalizer(action - self.reference(obs))
 
     @abc.abstractmethod
-    def sample_normalised(self, obs: Mapping[str, Tensor], noise: Float[Tensor, "B H A"]) -> Float[Tensor, "B H A"]:
-        """Return the normalised chunk for standard normal `noise`."""
+    def sample_normalised(self, obs: Mapping[str, Tensor], noise: Float[Tensor, "B M A"]) -> Float[Tensor, "B H A"]:
+        """Return the normalised chunk for standard normal `noise`, [B, *noise_shape]."""
 
-    def sample(self, obs: Mapping[str, Tensor], noise: Float[Tensor, "B H A"]) -> Float[Tensor, "B H A"]:
-        """Return the chunk in physical units for standard normal `noise`."""
+    def sample(self, obs: Mapping[str, Tensor], noise: Float[Tensor, "B M A"]) -> Float[Tensor, "B H A"]:
+        """Return the chunk in physical units for standard normal `noise`, [B, *noise_shape]."""
         return self.physical(obs, self.sample_normalised(obs, noise))
 
     @abc.abstractmethod

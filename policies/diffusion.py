@@ -1,7 +1,7 @@
 """Diffusion policy: discrete variance-preserving steps, trained on epsilon, the sample or v, sampled by DDIM.
 
-Chi et al. 2023 (arXiv 2303.04137); schedules by their diffusers names. Departures: sampling is deterministic DDIM (no
-ancestral noise), and the denoiser's output is clipped whatever is predicted.
+Chi et al. 2023 (arXiv 2303.04137); schedules by their diffusers names. Departures: sampling is deterministic DDIM
+unless another sampler is asked for, and the denoiser's output is clipped whatever is predicted.
 """
 
 from typing import Literal, Unpack
@@ -35,10 +35,12 @@ class DiffusionModel(DenoisingModel):
         prediction: What the network puts out: `epsilon`, `sample` or `v`.
         schedule: Beta schedule by its diffusers name.
         n_train: T, diffusion steps trained on.
-        n_steps: DDIM steps when sampling.
+        n_steps: Steps when sampling.
         spacing: How those are spread over the schedule (`robot_rl.schedules.vp_times`).
         noise_scale: Factor on the noise that sampling starts from; see `FlowModel`.
         clip: Bound of the denoiser's normalised output while sampling.
+        sampler: How to sample, a name of `robot_rl.samplers.SAMPLERS`.
+        guidance: How much a goal counts; see `DenoisingModel`.
         options: `policies.chunk_network.ChunkOptions`.
 
     Raises:
@@ -57,10 +59,12 @@ class DiffusionModel(DenoisingModel):
         spacing: str = "leading",
         noise_scale: float = 1.0,
         clip: float | None = 1.0,
+        sampler: str = "ddim",
+        guidance: float = 1.0,
         **options: Unpack[ChunkOptions],
     ) -> None:
         super().__init__(
             spec, stats, path=GaussianPath.vp(schedule, n_train, prediction),
             times=vp_times(n_train, n_steps, spacing), time_law=_DiscreteTime(n_train), time_scale=1.0,
-            noise_scale=noise_scale, clip=clip, **options,
+            noise_scale=noise_scale, clip=clip, sampler=sampler, guidance=guidance, **options,
         )  # fmt: skip

@@ -12,12 +12,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors.torch import save
 
+from policies.chunk_network import ChunkNetwork
 from policies.denoising import DenoisingModel
-from policies.onnx_graphs import PARTS, check_reads, describe, to_onnx
+from policies.onnx_graphs import DETERMINISTIC, PARTS, check_reads, describe, to_onnx
 from policies.parity import BATCHES, RandomInputs, difference
-from robot_rl.bundle import Manifest, Parity, PolicyBundle, refuse_existing
+from policies.superposition import SuperposedModel
+from robot_rl.bundle import Manifest, Parity, PolicyBundle, SolverInfo, refuse_existing
 from robot_rl.data.normalizer import FieldStats
 from robot_rl.errors import BundleError, ConfigError
 from robot_rl.specs import RobotSpec
@@ -26,7 +29,7 @@ TOLERANCE = 1e-4
 
 
 def export_bundle(
-    model: DenoisingModel,
+    model: ChunkNetwork,
     path: str | Path,
     *,
     spec: RobotSpec,
@@ -52,7 +55,7 @@ def export_bundle(
         n_execute: Actions to execute before asking again.
         config: The configuration it was trained with, plain values.
         data_digest: Digest of the training data.
-        graphs: Which of `sample`, `encode`, `denoise`; `sample` is required.
+        graphs: Which of `sample`, `encode`, `denoise`; `sample` is required, `denoise` is for models that denoise.
         parent: Id of the bundle this one was fine-tuned from.
         git_commit: Commit of the code; looked up when `None`.
         created: ISO 8601 time; now when `None`.
@@ -71,7 +74,7 @@ def export_bundle(
     frozen = copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
     draw = RandomInputs(spec, stats, model=frozen, seed=seed)
     contents = {name: to_onnx(PARTS[name](frozen), draw(name, 2)) for name in graphs}
-    check_reads(contents["sample"], spec)
+    check_reads(contents["sample"], spec, deterministic=isinstance(frozen, DETERMINISTIC))
     described = {name: describe(name, content) for name, content in contents.items()}
     measured = {
         name: difference(name, frozen, contents[name], described[name], draw=draw, rounds=parity_rounds)
@@ -99,12 +102,40 @@ def export_bundle(
         created=datetime.now(UTC).isoformat(timespec="microseconds") if created is None else created,
         parent=parent,
         git_commit=_current_commit() if git_commit is None else git_commit,
+        solver=_solver_of(frozen),
     )
     files = {described[name].file: contents[name] for name in graphs}
     weights = {name: tensor.contiguous().clone() for name, tensor in frozen.state_dict().items()}
     # JSON is YAML too, and hydra reads it as such; so no YAML writer is needed here.
     files |= {"weights.safetensors": save(weights), "config.yaml": json.dumps(config, indent=2).encode()}
     return PolicyBundle.publish(path, manifest, files)
+
+
+def _solver_of(model: ChunkNetwork) -> SolverInfo | None:
+    """Return how to step a model's denoiser; nothing where that is not how it samples."""
+    if isinstance(model, SuperposedModel) or not isinstance(model, DenoisingModel):
+        return None
+    return solver_info(model)
+
+
+def solver_info(model: DenoisingModel) -> SolverInfo:
+    """Return how to step a model's denoiser, as a bundle tells it to the robot."""
+    path, normalizer = model.path, model.normalizer
+    return SolverInfo.from_dict(
+        {
+            "kind": path.kind,
+            "prediction": path.prediction,
+            "alpha_bar": [] if path.alpha_bar is None else np.asarray(path.alpha_bar).tolist(),
+            "times": list(map(float, model.times)),
+            "sampler": model.sampler,
+            "clip": model.clip,
+            "noise_scale": float(model.noise_scale),
+            "step_noise_scale": float(model.step_noise_scale),
+            "relative_to": list(model.relative_to),
+            "scale": normalizer.scale.double().tolist(),
+            "offset": normalizer.offset.double().tolist(),
+        }
+    )
 
 
 def _current_commit() -> str:

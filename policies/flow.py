@@ -42,11 +42,13 @@ class FlowModel(DenoisingModel):
     Args:
         spec: The robot.
         stats: Statistics of `action` and of the observations that are normalised.
-        n_steps: Euler steps.
+        n_steps: Steps of the sampler; of `ddim`, which on a flow is Euler's rule, ten are pi0's.
         time_law: Where in time to train: `uniform`, `beta` (pi0's, more noise) or `logit_normal` (the middle).
         noise_scale: Factor on the noise that sampling starts from. 1 samples the demonstrators' whole variety, 0
             follows the flow from its centre: less variety, more precision. A departure from flow matching.
         clip: Bound of the denoiser's normalised output while sampling; flow policies use none.
+        sampler: How to sample, a name of `robot_rl.samplers.SAMPLERS`.
+        guidance: How much a goal counts; see `DenoisingModel`.
         options: `policies.chunk_network.ChunkOptions`.
 
     Raises:
@@ -62,11 +64,13 @@ class FlowModel(DenoisingModel):
         time_law: str = "beta",
         noise_scale: float = 1.0,
         clip: float | None = None,
+        sampler: str = "ddim",
+        guidance: float = 1.0,
         **options: Unpack[ChunkOptions],
     ) -> None:
         if time_law not in TIME_LAWS:
             raise ConfigError(f"`time_law` must be one of {sorted(TIME_LAWS)}, got {time_law!r}")
         super().__init__(
             spec, stats, path=GaussianPath.flow(), times=flow_times(n_steps), time_law=TIME_LAWS[time_law],
-            time_scale=100.0, noise_scale=noise_scale, clip=clip, **options,
+            time_scale=100.0, noise_scale=noise_scale, clip=clip, sampler=sampler, guidance=guidance, **options,
         )  # fmt: skip

@@ -1,5 +1,6 @@
 """ONNX graphs of a chunk model: whole inference, or its two parts, for dynamic batch sizes."""
 
+import json
 import logging
 import warnings
 from collections.abc import Mapping
@@ -9,35 +10,48 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from policies.chunk_network import ChunkNetwork
 from policies.denoising import DenoisingModel
+from policies.disagreement import horizons_of, sample_with_disagreement
+from policies.regression import RegressionModel
 from robot_rl.bundle import Graph, TensorInfo
-from robot_rl.errors import BundleError
+from robot_rl.deploy.onnx_policy import HORIZONS
+from robot_rl.errors import BundleError, ConfigError
 from robot_rl.specs import RobotSpec
 
 OPSET = 20
+DETERMINISTIC = (RegressionModel,)
+"""Models that make nothing of the noise that their graph is given."""
 
 
 class _Sample(nn.Module):
-    """The whole of inference: observations and noise in; physical actions, and the normalised ones for parity, out."""
+    """The whole of inference: observations and noise in; physical actions, and the normalised ones for parity, out.
 
-    outputs = ("action", "normalised")
+    A mixture of horizons puts out their `disagreement` on each step too, and the file's metadata say which horizons.
+    """
 
-    def __init__(self, model: DenoisingModel) -> None:
+    def __init__(self, model: ChunkNetwork) -> None:
         super().__init__()
         self.model = model
+        self.horizons = horizons_of(model)
+        self.outputs = ("action", "normalised", "disagreement") if self.horizons else ("action", "normalised")
 
-    def forward(self, obs: dict[str, Tensor], noise: Tensor) -> tuple[Tensor, Tensor]:
-        normalised = self.model.sample_normalised(obs, noise)
+    def forward(self, obs: dict[str, Tensor], noise: Tensor) -> tuple[Tensor, ...]:
         # What `sample` does, without running the solver a second time inside the graph.
-        return self.model.normalizer.inverse(normalised) + self.model.reference(obs), normalised
+        if self.horizons:
+            normalised, apart = sample_with_disagreement(self.model, obs, noise)
+            return self.model.physical(obs, normalised), normalised, apart
+        normalised = self.model.sample_normalised(obs, noise)
+        return self.model.physical(obs, normalised), normalised
 
 
 class _Encode(nn.Module):
     """Observations in, condition vector out."""
 
-    outputs = ("cond",)
+    outputs: tuple[str, ...] = ("cond",)
+    horizons: tuple[int, ...] = ()
 
-    def __init__(self, model: DenoisingModel) -> None:
+    def __init__(self, model: ChunkNetwork) -> None:
         super().__init__()
         self.model = model
 
@@ -48,10 +62,15 @@ class _Encode(nn.Module):
 class _Denoise(nn.Module):
     """One call of the network: noisy normalised chunk, time and condition in, native output out."""
 
-    outputs = ("output",)
+    outputs: tuple[str, ...] = ("output",)
+    horizons: tuple[int, ...] = ()
 
-    def __init__(self, model: DenoisingModel) -> None:
+    def __init__(self, model: ChunkNetwork) -> None:
         super().__init__()
+        if not isinstance(model, DenoisingModel):
+            raise ConfigError(
+                f"{type(model).__name__} has no `denoise` graph; export `sample` alone (`package.graphs=[sample]`)"
+            )
         self.model = model
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
@@ -84,7 +103,10 @@ def to_onnx(part: Part, example: Mapping[str, Any]) -> bytes:
         registry.setLevel(level)
     if program is None:
         raise BundleError("torch.onnx.export returned no program; update torch")
-    return bytes(program.model_proto.SerializeToString())
+    proto = program.model_proto
+    if part.horizons:
+        onnx.helper.set_model_props(proto, {HORIZONS: json.dumps(part.horizons)})
+    return bytes(proto.SerializeToString())
 
 
 def flatten(arguments: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -107,10 +129,14 @@ def describe(name: str, content: bytes) -> Graph:
     return Graph(f"{name}.onnx", tuple(map(info, graph.input)), tuple(map(info, graph.output)))
 
 
-def check_reads(content: bytes, spec: RobotSpec) -> None:
-    """Raise unless the sampling graph uses exactly the observations of `spec`."""
+def check_reads(content: bytes, spec: RobotSpec, *, deterministic: bool) -> None:
+    """Raise unless the sampling graph uses exactly the observations of `spec` and the noise.
+
+    Of a `deterministic` model it may use the noise or not: the exporter may take the batch size from there.
+    """
     graph = onnx.load_from_string(content).graph
     used = {name for node in graph.node for name in node.input}
+    used |= {"noise"} if deterministic else set()
     got = sorted(value.name for value in graph.input if value.name in used)
     expected = sorted([*(f"obs.{name}" for name in spec.obs), "noise"])
     if got != expected:

@@ -5,6 +5,8 @@ import torch
 from torch import Tensor
 
 from policies.chunk_network import ChunkNetwork
+from policies.disagreement import horizons_of, sample_with_disagreement
+from robot_rl.deploy.consensus import Consensus, due_steps
 from robot_rl.errors import ConfigError
 from robot_rl.evaluation.lockstep import BatchChunks
 from robot_rl.specs import RobotSpec
@@ -21,12 +23,16 @@ class TorchBatchPolicy:
         model: The model.
         spec: The robot, restricted to the observations that the model reads.
         n_execute: Actions to execute before asking again.
+        consensus: Execute of each chunk what the horizons of a mixture agree on, in place of `n_execute`.
 
     Raises:
-        ConfigError: `n_execute` is more than the chunk holds from the newest observation on.
+        ConfigError: `n_execute` is more than the chunk holds from the newest observation on, or `consensus` is given
+            for a model whose horizons cannot disagree.
     """
 
-    def __init__(self, model: ChunkNetwork, spec: RobotSpec, *, n_execute: int) -> None:
+    def __init__(
+        self, model: ChunkNetwork, spec: RobotSpec, *, n_execute: int, consensus: Consensus | None = None
+    ) -> None:
         room = model.horizon + model.action_offset
         if not 1 <= n_execute <= room:
             raise ConfigError(
@@ -34,6 +40,9 @@ class TorchBatchPolicy:
                 f"got {n_execute}"
             )
         self.model, self.spec, self._n_execute = model.eval(), spec, n_execute
+        self._consensus, self._horizons = consensus, horizons_of(model)
+        if consensus is not None:
+            consensus.check(self._horizons, room)
 
     @property
     def n_obs(self) -> int:
@@ -48,7 +57,7 @@ class TorchBatchPolicy:
     @property
     def noise_shape(self) -> tuple[int, ...]:
         """Shape of the noise of one sample."""
-        return self.model.horizon, self.model.action_dim
+        return self.model.noise_shape
 
     def act_batch(self, obs: Obs, noise: np.ndarray) -> BatchChunks:
         """Return chunks for obs {name: [B, O, ...]} and noise [B, *noise_shape].
@@ -58,12 +67,16 @@ class TorchBatchPolicy:
         """
         self.spec.validate_obs({name: obs[name] for name in self.spec.obs if name in obs}, leading=2)
         device = self.model.action_low.device
+        tensors = {name: torch.as_tensor(obs[name], device=device) for name in self.spec.obs}
+        draw = torch.as_tensor(noise, dtype=torch.float32, device=device)
         with torch.no_grad():
-            action = self.model.sample(
-                {name: torch.as_tensor(obs[name], device=device) for name in self.spec.obs},
-                torch.as_tensor(noise, dtype=torch.float32, device=device),
-            )
-        return BatchChunks(self._due(action))
+            if self._consensus is None:
+                return BatchChunks(self._due(self.model.sample(tensors, draw)))
+            normalised, apart = sample_with_disagreement(self.model, tensors, draw)
+            action = self.model.physical(tensors, normalised)
+        offset = self.model.action_offset
+        n = due_steps(self._consensus, apart.cpu().numpy(), self._horizons, action_offset=offset)
+        return BatchChunks(self._due(action), n)
 
     def _due(self, action: Tensor) -> np.ndarray:
         clamped = action.clamp(self.model.action_low, self.model.action_high)
@@ -80,13 +93,22 @@ class TorchPolicy:
         spec: The robot, restricted to the observations that the model reads.
         n_execute: Actions to execute before asking again.
         seed: Seed of the noise that is drawn when `PolicyInput.noise` is `None`.
+        consensus: As of `TorchBatchPolicy`.
 
     Raises:
-        ConfigError: `n_execute` is more than the chunk holds from the newest observation on.
+        ConfigError: As of `TorchBatchPolicy`.
     """
 
-    def __init__(self, model: ChunkNetwork, spec: RobotSpec, *, n_execute: int, seed: int = 0) -> None:
-        self._batch = TorchBatchPolicy(model, spec, n_execute=n_execute)
+    def __init__(
+        self,
+        model: ChunkNetwork,
+        spec: RobotSpec,
+        *,
+        n_execute: int,
+        seed: int = 0,
+        consensus: Consensus | None = None,
+    ) -> None:
+        self._batch = TorchBatchPolicy(model, spec, n_execute=n_execute, consensus=consensus)
         self.model, self.spec = self._batch.model, spec
         self._rng = np.random.default_rng(seed)
 

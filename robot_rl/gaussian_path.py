@@ -212,6 +212,16 @@ class GaussianPath:
         return alpha * denoised + sigma * self.noise(x, t, denoised)
 
 
+def check_times(times: Sequence[float]) -> None:
+    """Raise unless `times` fall and make at least one step.
+
+    Raises:
+        ConfigError: They do not.
+    """
+    if len(times) < 2 or any(b >= a for a, b in pairwise(times)):
+        raise ConfigError(f"`times` must fall from noise to data and hold at least two values, got {list(times)}")
+
+
 def solve(
     path: GaussianPath,
     denoise: Callable[[Array, float], Array],
@@ -232,8 +242,7 @@ def solve(
     Raises:
         ConfigError: Times that do not fall, or fewer than two.
     """
-    if len(times) < 2 or any(b >= a for a, b in pairwise(times)):
-        raise ConfigError(f"`times` must fall from noise to data and hold at least two values, got {list(times)}")
+    check_times(times)
     for t, t_next in pairwise(times):
         denoised = path.denoised(x, t, denoise(x, t))
         if clip is not None:

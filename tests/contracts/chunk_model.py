@@ -14,26 +14,29 @@ def draws(model: ChunkModel, batch: int, seed: int = 0):
     return noise, torch.rand(batch, generator=generator)
 
 
-def check_chunk_model(model: ChunkModel, obs: dict[str, torch.Tensor], target: torch.Tensor) -> None:
+def check_chunk_model(
+    model: ChunkModel, obs: dict[str, torch.Tensor], target: torch.Tensor, *, deterministic: bool = False
+) -> None:
     """Check all the contract.
 
     Args:
         model: The model, of any state of training; it is put into evaluation mode.
         obs: Observations {name: [B, O, ...]} of at least two different samples, physical units.
         target: Actions [B, H, A] in physical units.
+        deterministic: The model makes nothing of its noise.
     """
     model.eval()
     assert isinstance(model, ChunkModel)
     assert -model.horizon < model.action_offset <= 0
     assert target.shape[1:] == (model.horizon, model.action_dim)
-    check_sample(model, obs, len(target))
+    check_sample(model, obs, len(target), deterministic=deterministic)
     check_samples_of_a_batch_are_independent(model, obs, len(target))
     check_loss(model, obs, target)
     check_padding_is_ignored(model, obs, target)
 
 
-def check_sample(model: ChunkModel, obs: dict[str, torch.Tensor], batch: int) -> None:
-    """The same noise gives the same chunk, other noise another; the observations are left alone."""
+def check_sample(model: ChunkModel, obs: dict[str, torch.Tensor], batch: int, *, deterministic: bool) -> None:
+    """The same noise gives the same chunk, other noise another (or not); the observations are left alone."""
     noise, _ = draws(model, batch)
     before = copy.deepcopy(obs)
     with torch.no_grad():
@@ -42,7 +45,7 @@ def check_sample(model: ChunkModel, obs: dict[str, torch.Tensor], batch: int) ->
     assert first.shape == noise.shape
     assert torch.isfinite(first).all()
     assert torch.equal(first, again)
-    assert not torch.equal(first, other)
+    assert torch.equal(first, other) == deterministic
     assert all(torch.equal(obs[name], before[name]) for name in obs)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from policies.diffusion import DiffusionModel
+from policies.edm import EDMModel
 from policies.encoders import StateEncoder
 from policies.flow import FlowModel
 from policies.mlp import ResidualMLP
@@ -47,6 +48,7 @@ FAMILIES = {
     "epsilon": functools.partial(DiffusionModel, prediction="epsilon"),
     "sample": functools.partial(DiffusionModel, prediction="sample"),
     "v": functools.partial(DiffusionModel, prediction="v"),
+    "edm": EDMModel,
 }
 encoder = functools.partial(StateEncoder, angles={"block_pose": [2]})
 
