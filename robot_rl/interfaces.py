@@ -37,6 +37,14 @@ class Policy(Protocol):
 
 
 @runtime_checkable
+class Seedable(Protocol):
+    """A policy that draws random numbers and can be told from which seed."""
+
+    def seed(self, seed: int) -> None:
+        """Start the policy's random numbers again from `seed`."""
+
+
+@runtime_checkable
 class StepPolicy(Protocol):
     """A correction at control rate on top of a chunked base: the residual actor."""
 
@@ -92,6 +100,15 @@ class ChunkModel(Protocol):
         `target`, `noise` [B, H, A]; `u` [B] uniform in [0, 1), which the model maps to its own time law;
         `mask` [B, H] bool, false where the window left the episode.
         """
+
+
+@runtime_checkable
+class ShapedNoise(Protocol):
+    """A chunk model that says what noise one sample takes, which may be more than [H, A]."""
+
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """Shape of the noise of one sample; the first H rows are what sampling starts from."""
 
 
 @runtime_checkable

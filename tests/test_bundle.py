@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from robot_rl.bundle import Graph, Manifest, Parity, PolicyBundle, TensorInfo, newest_accepted
+from robot_rl.bundle import Graph, Manifest, Parity, PolicyBundle, SolverInfo, TensorInfo, newest_accepted
+from robot_rl.bundle.manifest import content_id
 from robot_rl.errors import BundleError
 from robot_rl.specs import ActionSpec, ArraySpec, RobotSpec
 
@@ -98,10 +99,10 @@ def test_altered_manifest_is_found(bundle):
         PolicyBundle.open(bundle.path)
 
 
-@pytest.mark.parametrize("version", [2, None, "1"])
+@pytest.mark.parametrize("version", [0, 3, None, "1"])
 def test_unknown_format_version(bundle, version):
     edit(bundle, format_version=version)
-    with pytest.raises(BundleError, match=f"`format_version` must be 1, got {version!r}; export the policy again"):
+    with pytest.raises(BundleError, match=f"`format_version` must be 1 to 2, got {version!r}; export the policy again"):
         PolicyBundle.open(bundle.path)
 
 
@@ -227,3 +228,51 @@ def test_failed_publication_leaves_nothing_behind(tmp_path):
 def test_file_that_is_not_part_of_the_bundle(bundle):
     with pytest.raises(BundleError, match=r"has no file 'denoise.onnx'"):
         bundle.file("denoise.onnx")
+
+
+SOLVER = SolverInfo(
+    kind="vp", prediction="epsilon", alpha_bar=(0.9, 0.5, 0.1), times=(2.0, 1.0, -1.0), clip=1.0, relative_to=("q",),
+    scale=((2.0, 4.0),) * 8, offset=((0.0, 0.5),) * 8,
+)  # fmt: skip
+
+
+def test_how_to_step_the_denoiser_survives_the_disk(tmp_path):
+    published = PolicyBundle.publish(tmp_path / "a", replace(MANIFEST, solver=SOLVER), FILES)
+    again = PolicyBundle.open(published.path).manifest
+    assert again.solver == SOLVER
+    assert again.format_version == 2
+    assert PolicyBundle.publish(tmp_path / "b", MANIFEST, FILES).manifest.solver is None
+
+
+def test_a_bundle_of_version_1_opens_and_keeps_its_id(bundle):
+    """As version 1 wrote it: no `solver`, and an id over what it had."""
+    path = bundle.path / "manifest.json"
+    old = {key: value for key, value in json.loads(path.read_text()).items() if key not in ("solver", "id")}
+    old["format_version"] = 1
+    old["id"] = content_id(old)
+    path.write_text(json.dumps(old))
+    manifest = PolicyBundle.open(bundle.path).manifest
+    assert (manifest.format_version, manifest.solver, manifest.id) == (1, None, old["id"])
+    assert manifest.to_dict() == old
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"times": (1.0, 1.0)}, r"`solver\.times` must fall"),
+        ({"alpha_bar": ()}, r"`solver\.alpha_bar` belongs to a vp path"),
+        ({"scale": (1.0, 0.0), "offset": (0.0, 0.0)}, "must be finite and not zero"),
+        ({"scale": (1.0, 1.0)}, r"must be \[A\] or \[H, A\] alike"),
+        ({"noise_scale": -1.0}, r"`solver\.noise_scale` must be 0 or more"),
+    ],
+)
+def test_a_solver_that_cannot_be_stepped_is_refused(change, message):
+    with pytest.raises(BundleError, match=message):
+        replace(SOLVER, **change)
+
+
+def test_a_solver_must_fit_the_policy():
+    with pytest.raises(BundleError, match=r"`solver.scale` must be of shape \(2,\) or \(8, 2\), got \(3,\)"):
+        replace(MANIFEST, solver=replace(SOLVER, scale=(1.0,) * 3, offset=(0.0,) * 3))
+    with pytest.raises(BundleError, match=r"`solver.relative_to` names \['x'\], the policy reads \['q'\]"):
+        replace(MANIFEST, solver=replace(SOLVER, relative_to=("x",)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from robot_rl.bundle.directory import PolicyBundle, newest_accepted, refuse_existing
 from robot_rl.bundle.manifest import FORMAT_VERSION, Graph, Manifest, Parity, TensorInfo
+from robot_rl.bundle.solver import SolverInfo
 
 __all__ = [
     "FORMAT_VERSION",
@@ -11,6 +12,7 @@ __all__ = [
     "Manifest",
     "Parity",
     "PolicyBundle",
+    "SolverInfo",
     "TensorInfo",
     "newest_accepted",
     "refuse_existing",

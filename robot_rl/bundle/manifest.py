@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
+from robot_rl.bundle.solver import SolverInfo
 from robot_rl.errors import BundleError, SpecError
 from robot_rl.specs import RobotSpec
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""2 added `solver`. A manifest of version 1 is read as one whose denoiser cannot be stepped."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ class Manifest:
         created: ISO 8601 time of export.
         parent: Id of the bundle this one was fine-tuned from, if any.
         git_commit: Commit of the code that exported, if known.
+        solver: How to step the `denoise` graph; `None` where the policy does not denoise or the bundle is of version 1.
+        format_version: Version the manifest was written in; it stays what it was, or the id would no longer hold.
         id: Content hash of all the rest; empty until `sealed`.
     """
 
@@ -88,6 +92,7 @@ class Manifest:
     created: str = ""
     parent: str = ""
     git_commit: str = ""
+    solver: SolverInfo | None = None
     format_version: int = FORMAT_VERSION
     id: str = ""
 
@@ -104,6 +109,7 @@ class Manifest:
             raise BundleError(f"`n_execute` must be in 1..{usable} (horizon + action_offset), got {self.n_execute}")
         self._check_range()
         self._check_parity()
+        self._check_solver()
 
     def _check_range(self) -> None:
         width = self.robot.action.shape[0]
@@ -123,6 +129,15 @@ class Manifest:
                 f"expected at most {self.parity.tolerance:.3g} over {self.parity.n} chunks; the bundle is not usable"
             )
 
+    def _check_solver(self) -> None:
+        if self.solver is None:
+            return
+        shape = (self.horizon, self.robot.action.shape[0])
+        if len(shape_of := _shape(self.solver.scale)) and shape_of != shape[-len(shape_of) :]:
+            raise BundleError(f"`solver.scale` must be of shape {shape[1:]} or {shape}, got {shape_of}")
+        if unknown := sorted(set(self.solver.relative_to) - set(self.robot.obs)):
+            raise BundleError(f"`solver.relative_to` names {unknown}, the policy reads {sorted(self.robot.obs)}")
+
     @property
     def control_hz(self) -> float:
         """Control rate in hertz."""
@@ -134,6 +149,9 @@ class Manifest:
         plain["robot"] = self.robot.to_dict()
         plain["graphs"] = {name: asdict(graph) for name, graph in self.graphs.items()}
         plain["parity"] = asdict(self.parity)
+        plain["solver"] = None if self.solver is None else self.solver.to_dict()
+        if self.format_version == 1:
+            del plain["solver"]
         # One pass through JSON so that what is hashed is exactly what can be read back (tuples are lists there).
         return dict(json.loads(json.dumps(plain)))
 
@@ -145,9 +163,9 @@ class Manifest:
             BundleError: Another format version, a missing or unknown key, or contradicting values.
         """
         version = data.get("format_version")
-        if version != FORMAT_VERSION:
+        if version not in range(1, FORMAT_VERSION + 1):
             raise BundleError(
-                f"manifest.json: `format_version` must be {FORMAT_VERSION}, got {version!r}; "
+                f"manifest.json: `format_version` must be 1 to {FORMAT_VERSION}, got {version!r}; "
                 "export the policy again, or use the robot_rl version that wrote it"
             )
         try:
@@ -155,6 +173,7 @@ class Manifest:
             values["robot"] = RobotSpec.from_dict(data["robot"])
             values["graphs"] = {name: _graph(graph) for name, graph in data["graphs"].items()}
             values["parity"] = Parity(**data["parity"])
+            values["solver"] = None if data.get("solver") is None else SolverInfo.from_dict(data["solver"])
             values["action_low"], values["action_high"] = tuple(data["action_low"]), tuple(data["action_high"])
             return cls(**values)
         except (KeyError, TypeError, AttributeError, SpecError) as error:
@@ -170,6 +189,11 @@ def content_id(plain: Mapping[str, Any]) -> str:
     """Return the hash of everything but the id in a manifest's plain values: 32 hex digits."""
     text = json.dumps({k: v for k, v in plain.items() if k != "id"}, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _shape(nested: tuple[Any, ...]) -> tuple[int, ...]:
+    """Return the shape of nested tuples."""
+    return (len(nested), *_shape(nested[0])) if isinstance(nested, tuple) else ()
 
 
 def _graph(data: Mapping[str, Any]) -> Graph:

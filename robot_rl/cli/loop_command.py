@@ -13,8 +13,8 @@ from rich.table import Table
 
 from robot_rl.bundle import PolicyBundle
 from robot_rl.cli.config import build, plain
+from robot_rl.deploy.execution import Execution
 from robot_rl.deploy.loop import ControlLoop
-from robot_rl.deploy.onnx_policy import OnnxPolicy
 from robot_rl.deploy.report import LoopReport
 from robot_rl.deploy.safety import SafetyFilter
 from robot_rl.errors import SafetyStop
@@ -28,7 +28,8 @@ def _drive(config: DictConfig, env: Env, console: Console) -> LoopReport:
     """Play episodes until the time is used up and return their joint report."""
     bundle = PolicyBundle.open(config.bundle)
     bundle.check_fits(env.spec)
-    policy = OnnxPolicy(bundle, threads=config.loop.threads, seed=config.seed)
+    execution: Execution = build(config.execution)
+    policy = execution.policy(bundle, threads=config.loop.threads, seed=config.seed)
     policy.warm_up()
     rate = bundle.manifest.control_hz if config.loop.control_hz is None else float(config.loop.control_hz)
     rest: list[str] = plain(config.task.rest)
@@ -38,7 +39,10 @@ def _drive(config: DictConfig, env: Env, console: Console) -> LoopReport:
 
     safety = SafetyFilter(build(config.task.safety), step_ns=round(1e9 / rate))
     names = list(bundle.manifest.robot.obs)
-    loop = ControlLoop(env, policy, safety, rest_action=rest_action, obs_names=names, control_hz=rate)
+    loop = ControlLoop(
+        env, policy, safety, rest_action=rest_action, obs_names=names, control_hz=rate,
+        executor=execution.executor(bundle),
+    )  # fmt: skip
     left, seed = round(config.loop.seconds * rate), int(config.loop.first_seed)
     total = LoopReport(control_hz=rate)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())

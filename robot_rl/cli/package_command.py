@@ -14,7 +14,7 @@ from robot_rl.cli.config import plain
 from robot_rl.cli.model_card import trained_model
 
 if TYPE_CHECKING:
-    from policies.denoising import DenoisingModel
+    from policies.chunk_network import ChunkNetwork
 
 
 def run(config: DictConfig, console: Console) -> PolicyBundle:
@@ -30,6 +30,7 @@ def run(config: DictConfig, console: Console) -> PolicyBundle:
         n_execute=card.n_execute,
         config={"task": card.task, "policy": dict(card.policy), "train": plain(config.train)},
         data_digest=card.data_digest,
+        graphs=plain(config.package.graphs),
     )
     parity = bundle.manifest.parity
     console.print(
@@ -39,7 +40,7 @@ def run(config: DictConfig, console: Console) -> PolicyBundle:
     return bundle
 
 
-def _same_bundle(path: str, model: DenoisingModel) -> PolicyBundle | None:
+def _same_bundle(path: str, model: ChunkNetwork) -> PolicyBundle | None:
     """Return the bundle that is at `path` already if it holds these very weights; the command was run before."""
     if not Path(path).exists():
         return None

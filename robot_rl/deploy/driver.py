@@ -49,6 +49,8 @@ class PolicyDriver:
         policy: Gives the chunks; warmed up.
         observer: Holds the streams.
         max_hold_s: How long the last action may be repeated when no chunk is in force.
+        executor: Holds the chunks (`robot_rl.deploy.execution`); one that replans after the policy's `n_execute` when
+            `None`.
         make_runner: Where inference happens.
         clock: Monotonic time.
 
@@ -62,6 +64,7 @@ class PolicyDriver:
         observer: Observer,
         *,
         max_hold_s: float = 0.5,
+        executor: ChunkExecutor | None = None,
         make_runner: Callable[[Policy, ChunkExecutor, Clock], Runner] = ThreadRunner,
         clock: Clock | None = None,
     ) -> None:
@@ -70,7 +73,7 @@ class PolicyDriver:
         self.observer = observer
         self._policy = _Watched(policy)
         self._clock: Clock = MonotonicClock() if clock is None else clock
-        self._executor = ChunkExecutor(n_execute=policy.n_execute)
+        self._executor = ChunkExecutor(n_execute=policy.n_execute) if executor is None else executor
         self._runner = make_runner(self._policy, self._executor, self._clock)
         self._max_hold_ns = round(max_hold_s * 1e9)
         self._offset_ns: int | None = None
@@ -124,8 +127,7 @@ class PolicyDriver:
             self._drop_plan()
             return Decision(None, reason=reason if reason else "waiting for the inference under way")
         if not self._runner.busy and self._executor.wants_chunk(deadline_ns):
-            self._executor.requested(deadline_ns)
-            self._runner.request(PolicyInput(obs=sight.obs, stamp_ns=deadline_ns))
+            self._runner.request(self._executor.ask(sight.obs, deadline_ns))
         return self._decide(deadline_ns)
 
     def _decide(self, deadline_ns: int) -> Decision:

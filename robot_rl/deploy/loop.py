@@ -22,7 +22,7 @@ from robot_rl.deploy.safety import SafetyFilter
 from robot_rl.errors import ConfigError, SafetyStop
 from robot_rl.interfaces import Env, Policy
 from robot_rl.specs import ActionSpec
-from robot_rl.values import Obs, PolicyInput, Tick
+from robot_rl.values import Obs, Tick
 
 log = logging.getLogger(__name__)
 
@@ -160,8 +160,7 @@ class ControlLoop:
         try:
             runner.poll(self._clock.now_ns())
             if not runner.busy and self._executor.wants_chunk(deadline_ns):
-                self._executor.requested(deadline_ns)
-                runner.request(PolicyInput(obs=stacked, stamp_ns=deadline_ns))
+                runner.request(self._executor.ask(stacked, deadline_ns))
             action = self._executor.action_at(deadline_ns)
         except SafetyStop as error:
             self._safety.emergency_stop(str(error))

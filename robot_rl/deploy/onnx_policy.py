@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Sequence
 
 import numpy as np
 import onnxruntime as ort
 
 from robot_rl.bundle import Graph, PolicyBundle
+from robot_rl.deploy.consensus import Consensus, due_steps
+from robot_rl.deploy.promises import Promise, plain_rows
 from robot_rl.errors import BundleError, ConfigError, SafetyStop, SpecError
+from robot_rl.specs import RobotSpec
 from robot_rl.values import ActionChunk, Obs, PolicyInput
 
 PREFERRED = ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider")
+HORIZONS = "horizons"
+"""Metadata key of a graph with the output `disagreement`: the horizons of its mixture, a JSON list."""
 
 
 class OnnxPolicy:
@@ -24,10 +31,12 @@ class OnnxPolicy:
         threads: Threads one operator may use.
         seed: Seed of the noise drawn when a `PolicyInput` brings none; `None` takes entropy from the machine.
         providers: Execution providers in order of preference; those this machine lacks are passed over.
+        consensus: Execute of each chunk what the horizons of a mixture agree on, in place of the bundle's `n_execute`.
 
     Raises:
         BundleError: The graph cannot be loaded, or its inputs and outputs are not what the manifest says.
-        ConfigError: `threads` is below 1, or no listed provider is available.
+        ConfigError: `threads` is below 1, no listed provider is available, or `consensus` is given for a bundle
+            without a mixture of horizons.
     """
 
     def __init__(
@@ -37,6 +46,7 @@ class OnnxPolicy:
         threads: int = 1,
         seed: int | None = None,
         providers: Sequence[str] = PREFERRED,
+        consensus: Consensus | None = None,
     ) -> None:
         self.bundle, self._manifest = bundle, bundle.manifest
         self._robot = bundle.manifest.robot
@@ -44,6 +54,19 @@ class OnnxPolicy:
         self._session = open_session(bundle, "sample", threads=threads, providers=providers)
         self._low = np.asarray(self._manifest.action_low, dtype=self._robot.action.dtype)
         self._high = np.asarray(self._manifest.action_high, dtype=self._robot.action.dtype)
+        self._consensus = consensus
+        if consensus is not None:
+            consensus.check(self.horizons, self._manifest.horizon + self._manifest.action_offset)
+
+    @property
+    def horizons(self) -> tuple[int, ...]:
+        """Horizons of the bundle's mixture, empty if it has none."""
+        return tuple(json.loads(self._session.get_modelmeta().custom_metadata_map.get(HORIZONS, "[]")))
+
+    @property
+    def spec(self) -> RobotSpec:
+        """What it reads and gives."""
+        return self._robot
 
     @property
     def n_obs(self) -> int:
@@ -62,8 +85,14 @@ class OnnxPolicy:
 
     @property
     def noise_shape(self) -> tuple[int, int]:
-        """Shape [H, A] of the noise one call takes."""
-        return self._manifest.horizon, self._robot.action.shape[0]
+        """Shape of the noise one call takes: [H, A], or more rows for a sampler that adds noise on its way."""
+        noise = next(tensor for tensor in self._manifest.graphs["sample"].inputs if tensor.name == "noise")
+        return int(noise.shape[1]), int(noise.shape[2])
+
+    @property
+    def action_range(self) -> tuple[np.ndarray, np.ndarray]:
+        """Lowest and highest action, [A] each, as frozen in the bundle."""
+        return self._low, self._high
 
     def seed(self, seed: int) -> None:
         """Start the noise over, so that what follows depends on this seed alone."""
@@ -81,8 +110,27 @@ class OnnxPolicy:
         """
         feed = self._observations(policy_input.obs)
         noise = self._noise(policy_input.noise)
-        (batch,) = self._session.run(["action"], {**feed, "noise": noise[None]})
-        return self._chunk(batch[0], policy_input.stamp_ns)
+        feed["noise"] = noise[None]
+        if self._consensus is None:
+            (batch,) = self._session.run(["action"], feed)
+            return self._chunk(batch[0], policy_input.stamp_ns)
+        batch, apart = self._session.run(["action", "disagreement"], feed)
+        offset = self._manifest.action_offset
+        (n_execute,) = due_steps(self._consensus, apart, self.horizons, action_offset=offset)
+        return dataclasses.replace(self._chunk(batch[0], policy_input.stamp_ns), n_execute=int(n_execute))
+
+    def chunks(self, obs: Obs, noise: np.ndarray, promise: Promise | None = None) -> np.ndarray:
+        """Return actions [B, H, A] for a batch; what was promised makes no difference (a `ChunkSampler`).
+
+        Args:
+            obs: {name: [B, O, ...]}.
+            noise: [B, *noise_shape], float32.
+            promise: Not used.
+        """
+        feed = {f"obs.{name}": obs[name] for name in self._robot.obs}
+        (action,) = self._session.run(["action"], {**feed, "noise": noise})
+        due = action[:, -self._manifest.action_offset :].astype(self._robot.action.dtype)
+        return np.asarray(np.clip(due, self._low, self._high))
 
     def warm_up(self, calls: int = 3) -> None:
         """Run the graph on plain inputs, so that the first real call does not pay for allocation."""
@@ -165,13 +213,7 @@ def load_graph(
 
 def plain_obs(bundle: PolicyBundle) -> Obs:
     """Return a stacked observation [O, ...] in the middle of each spec's bounds, zero where it has none."""
-    obs: Obs = {}
-    for name, spec in bundle.manifest.robot.obs.items():
-        bounded = spec.low is not None and spec.high is not None
-        middle = (np.asarray(spec.low) + np.asarray(spec.high)) / 2 if bounded else np.zeros(())
-        middle = middle.reshape(spec.shape) if middle.ndim else middle
-        obs[name] = np.broadcast_to(middle, (bundle.manifest.n_obs, *spec.shape)).astype(spec.dtype)
-    return obs
+    return plain_rows(bundle.manifest.robot, bundle.manifest.n_obs)
 
 
 def smoke_run(bundle: PolicyBundle) -> None:

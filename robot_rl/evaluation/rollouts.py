@@ -5,23 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 
 from robot_rl.data.recorder import TickRecorder
 from robot_rl.deploy.history import ObsHistory
 from robot_rl.errors import ConfigError, SpecError
-from robot_rl.interfaces import Env, Policy
+from robot_rl.interfaces import Env, Policy, Seedable
 from robot_rl.values import ActionChunk, PolicyInput, Recording, RecordingMeta, Tick
-
-
-@runtime_checkable
-class Seedable(Protocol):
-    """A policy that draws random numbers and can be told from which seed."""
-
-    def seed(self, seed: int) -> None:
-        """Start the policy's random numbers again from `seed`."""
 
 
 @dataclass(frozen=True, kw_only=True)

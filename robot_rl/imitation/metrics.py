@@ -12,7 +12,7 @@ from robot_rl.data.dataset import ACTION
 from robot_rl.data.normalizer import StatsAccumulator, affine_for
 from robot_rl.data.windows import WindowBatch, WindowDataset
 from robot_rl.errors import ConfigError
-from robot_rl.interfaces import ChunkModel
+from robot_rl.interfaces import ChunkModel, ShapedNoise
 
 BatchTensors = tuple[dict[str, Tensor], Tensor, Tensor]
 
@@ -67,7 +67,7 @@ class HeldOut:
             noise = torch.randn(action.shape, generator=self._generator).to(device)
             n = int(mask.sum())
             loss += n * float(model.loss(obs, action, noise, u.to(device), mask))
-            difference = (model.sample(obs, noise) - action).abs().double()  # [B, H, A]
+            difference = (model.sample(obs, self._sampling_noise(model, noise)) - action).abs().double()  # [B, H, A]
             error += (difference * mask[..., None]).sum(dim=(0, 1)).cpu().numpy()
             count += n
         physical, normalised = error / count, error / count / self._unit
@@ -77,6 +77,12 @@ class HeldOut:
             **{f"val/action_error/{i}": float(value) for i, value in enumerate(physical)},
             **{f"val/action_error_normalised/{i}": float(value) for i, value in enumerate(normalised)},
         }
+
+    def _sampling_noise(self, model: ChunkModel, noise: Tensor) -> Tensor:
+        """Return `noise` [B, H, A] as `model` wants it, with more of it where its sampler adds noise on its way."""
+        rows = model.noise_shape[0] - noise.shape[1] if isinstance(model, ShapedNoise) else 0
+        more = torch.randn(len(noise), rows, noise.shape[2], generator=self._generator).to(noise.device)
+        return torch.cat([noise, more], dim=1)
 
 
 def action_unit(train: WindowDataset) -> np.ndarray:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from policies.denoising import DenoisingModel
+from policies.chunk_network import ChunkNetwork
 from robot_rl.cli.config import CONFIG_DIR, build, load_config, plain
 from robot_rl.cli.main import COMMANDS, main
 from robot_rl.data.normalizer import FieldStats
@@ -52,14 +52,17 @@ def test_every_policy_builds_with_every_denoiser(policy: str, denoiser: str) -> 
         "unet": ["denoiser.down_dims=[16,32]"],
         "mlp": ["+denoiser.width=16"],
         "mlp_small": [],
+        "mlp_tiny": [],
         "transformer": ["+denoiser.width=16"],
+        "moh": ["+denoiser.width=16"],
+        "moh_reweighted": ["+denoiser.width=16"],
     }
     config = load_config(["task=pusht", f"policy={policy}", f"denoiser={denoiser}", *small[denoiser]])
     env = build(config.task.env)
     spec = env.spec.select(plain(config.task.obs))
     env.close()
     model = build(config.policy, spec, _stats(spec, config.task.horizon))
-    assert isinstance(model, DenoisingModel)
+    assert isinstance(model, ChunkNetwork)
     assert isinstance(model, ChunkModel)
     assert (model.n_obs, model.horizon, model.action_dim) == (2, 16, 2)
 
