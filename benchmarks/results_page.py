@@ -16,12 +16,22 @@ TITLES = {
     "store_kill": "Episode store: kill -9 of a writer",
     "store_scale": "Episode store: many episodes",
     "store_codecs": "Episode store: image codecs",
+    "edm_sampling": "Sampling: three-step EDM, DDIM and flow on PushT",
+    "moh": "Mixture of horizons on PushT, against its controls at equal training compute",
+    "moh_overhead": "Mixture of horizons: time of a policy call",
+    "delay_execution": "Execution of chunks when inference is late: seven ways on a task that moves",
+    "gpc": "Composition of two policies of different modality and family on PushT",
+    "encoders": "Encoders: cost of an observation",
     "onnx_parity": "ONNX against torch",
     "loop_latency": "Control loop: latency and lateness",
     "record_load": "Recorder: three cameras, joints at 500 Hz, commands at 100 Hz",
     "ros_latency": "ROS graph: lateness of a 200 Hz control node",
     "ros_deploy": "ROS graph: a trained bundle on the simulated arm",
+    "node_faults": "ROS graph: a node killed or stalled, a clock that jumps, in mid-episode",
     "safety_through_topics": "Safety: from a fault on a topic to the last command that moves the arm",
+    "intrinsics": "Calibration: intrinsics and stereo",
+    "hand_eye": "Calibration: hand-eye, outliers, clock offset",
+    "latency_calibration": "Calibration: latency of cameras, joints and commands",
 }
 HEAD = """# Results
 

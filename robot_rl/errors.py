@@ -80,3 +80,7 @@ class EpisodeError(RobotRLError):
 
 class TeleopError(RobotRLError):
     """A teleoperation device cannot be opened or sends what it must not."""
+
+
+class CalibrationError(RobotRLError):
+    """A calibration cannot be made from these captures, or must not be trusted; the message says what to do."""

@@ -12,6 +12,7 @@ from rich.logging import RichHandler
 from rich.table import Table
 
 from robot_rl import __version__
+from robot_rl.cli.calibrate_command import run as run_calibrate
 from robot_rl.cli.config import load_config
 from robot_rl.cli.up_command import exec_graph
 from robot_rl.errors import ConfigError, RobotRLError
@@ -24,9 +25,12 @@ COMMANDS = {
     "import-bag": "a rosbag2 or MCAP recording into an episode store (bag=... plan=<recorder.yaml>)",
     "export-bag": "an episode to MCAP, which Foxglove opens (bag=... episode=<id>)",
     "train": "imitation: a chunk policy from the episode store",
+    "finetune": "reinforcement learning on top of a policy: algo=residual|rlpd base=<run or bundle>",
     "package": "the trained policy as a bundle: ONNX graphs, specs, hashes, parity",
     "evaluate": "seeded rollouts with exact intervals, videos and a report",
+    "compose": "one policy from several: parents=[runA,runB] operator=convex|and|or, searched, reported, packaged",
     "loop": "drive the simulated arm from a bundle in real time and measure latency",
+    "calibrate": "board|intrinsics|check ...: cameras and arms, with residuals and a report",
     "up": "a ROS 2 graph in plain processes: robot-rl up sim|collect|deploy key:=value ...",
     "doctor": "check this machine: libraries, rendering, disk, threads",
 }
@@ -55,6 +59,9 @@ def run(command: str, overrides: Sequence[str], console: Console) -> None:
         raise ConfigError(f"unknown command `{command}`; there is {', '.join(COMMANDS)}")
     if command == "up":
         exec_graph(overrides)
+    if command == "calibrate":
+        run_calibrate(overrides, console)
+        return
     show = "--cfg" in overrides
     config = load_config([item for item in overrides if item != "--cfg"])
     if show:
@@ -72,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console()
     handler = RichHandler(console=console, show_path=False)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler], force=True)
-    for ours in ("robot_rl", "policies", "sim"):
+    for ours in ("robot_rl", "policies", "sim", "calibration"):
         logging.getLogger(ours).setLevel(logging.INFO)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         usage(console)

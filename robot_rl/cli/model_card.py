@@ -17,7 +17,7 @@ from robot_rl.errors import ConfigError
 from robot_rl.specs import RobotSpec
 
 if TYPE_CHECKING:
-    from policies.denoising import DenoisingModel
+    from policies.chunk_network import ChunkNetwork
     from policies.torch_policy import TorchPolicy
 
 FILE = "model.json"
@@ -43,9 +43,9 @@ class ModelCard:
     n_execute: int
     data_digest: str
 
-    def build_model(self) -> DenoisingModel:
+    def build_model(self) -> ChunkNetwork:
         """Return the model with freshly drawn weights."""
-        model: DenoisingModel = build(self.policy, self.spec, self.stats)
+        model: ChunkNetwork = build(self.policy, self.spec, self.stats)
         return model
 
     def save(self, run: str | Path) -> None:
@@ -76,7 +76,7 @@ class ModelCard:
         return cls(spec=RobotSpec.from_dict(data.pop("spec")), stats=stats, **data)
 
 
-def trained_model(run: str | Path) -> tuple[ModelCard, DenoisingModel]:
+def trained_model(run: str | Path) -> tuple[ModelCard, ChunkNetwork]:
     """Return a training run's card and its model with the averaged (EMA) weights of the last checkpoint."""
     from robot_rl.imitation.checkpoint import load_model_weights
 

@@ -1,0 +1,193 @@
+"""What a fine-tuning run is made of, kept in its folder, so that actor, learner and evaluation build the same thing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import DictConfig
+
+from robot_rl.bundle import PolicyBundle
+from robot_rl.cli.config import build, plain
+from robot_rl.cli.evaluate_command import make_onnx_policy
+from robot_rl.cli.model_card import FILE as MODEL_FILE
+from robot_rl.cli.model_card import torch_policy
+from robot_rl.data.dataset import LazyEpisodes
+from robot_rl.data.normalizer import FieldStats, fit_stats
+from robot_rl.data.store import EpisodeStore
+from robot_rl.data.windows import WindowDataset, WindowSpec
+from robot_rl.errors import ConfigError
+from robot_rl.imitation.checkpoint import read_state
+from robot_rl.interfaces import Policy
+from robot_rl.rl.actions import ActionScaler
+from robot_rl.rl.algorithm import Algorithm
+from robot_rl.rl.learner import PUBLISHED
+from robot_rl.rl.publication import newest
+from robot_rl.rl.runner import StepwisePolicy
+from robot_rl.specs import RobotSpec
+
+FILE = "finetune.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneCard:
+    """A run's recipe.
+
+    Args:
+        task: The task's name.
+        algo: The `algo` config, plain values.
+        base: Path of the frozen base, training run or bundle; `None` for learning from scratch.
+        base_id: The bundle's id, or a digest of the run's weights; empty without a base.
+        spec: The robot with all its observations.
+        names: Observations that actor and critic read.
+        stats: Statistics of the demonstrations by field.
+        delay_steps: Ticks that the base's inference takes.
+    """
+
+    task: str
+    algo: Mapping[str, Any]
+    base: str | None
+    base_id: str
+    spec: RobotSpec
+    names: tuple[str, ...]
+    stats: Mapping[str, FieldStats]
+    delay_steps: int
+
+    @property
+    def id(self) -> str:
+        """Name of what the weights fit: networks, units, bounds and base. Not of how fast they are learned."""
+        networks = {key: value for key, value in self.algo.items() if key not in ("pace", "batch_size", "demo_ratio")}
+        parts = {**self.to_dict(), "algo": networks, "base": None}
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+    def scaler(self) -> ActionScaler:
+        """Return the agent's unit."""
+        action = self.stats["action"]
+        return ActionScaler.fit(action.min, action.max, widen=self.algo["widen"], floor=self.algo["floor"])
+
+    def build_algorithm(self, seed: int) -> Algorithm:
+        """Return the agent with weights drawn from `seed`."""
+        import torch
+
+        torch.manual_seed(seed)
+        spec = self.spec.select(self.names)
+        encoder = build(self.algo["encoder"])(spec, self.stats, n_obs=1)
+        algorithm: Algorithm = build(self.algo["learner"], encoder, self.scaler(), list(self.names))
+        return algorithm
+
+    def build_base(self) -> Policy | None:
+        """Return the frozen base.
+
+        Raises:
+            ConfigError: There is neither a run nor a bundle, or it is not the one that the run began with.
+        """
+        if self.base is None:
+            return None
+        if (found := identify(self.base)) != self.base_id:
+            raise ConfigError(
+                f"the base at {self.base} is {found} and this run began on {self.base_id}; give back the old one with "
+                "base=..., or begin another run with finetune.out=..."
+            )
+        if (Path(self.base) / MODEL_FILE).is_file():
+            return torch_policy(self.base)
+        return make_onnx_policy(self.base)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {
+            "task": self.task, "algo": dict(self.algo), "base": self.base, "base_id": self.base_id,
+            "spec": self.spec.to_dict(), "names": list(self.names), "delay_steps": self.delay_steps,
+            "stats": {name: stats.to_dict() for name, stats in self.stats.items()},
+        }  # fmt: skip
+
+    def save(self, folder: str | Path) -> None:
+        """Write `finetune.json` into a run's folder, whole or not at all."""
+        root = Path(folder)
+        root.mkdir(parents=True, exist_ok=True)
+        part = root / f".{FILE}.{os.getpid()}"
+        part.write_text(json.dumps(self.to_dict(), indent=1) + "\n", "utf-8")
+        os.replace(part, root / FILE)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> FinetuneCard:
+        """Read a run's `finetune.json`.
+
+        Raises:
+            ConfigError: There is none.
+        """
+        path = Path(folder) / FILE
+        if not path.is_file():
+            raise ConfigError(f"no {FILE} in {folder}; expected the folder of a run made by `robot-rl finetune`")
+        data = json.loads(path.read_text("utf-8"))
+        stats = {name: FieldStats.from_dict(values) for name, values in data.pop("stats").items()}
+        spec, names = RobotSpec.from_dict(data.pop("spec")), tuple(data.pop("names"))
+        return cls(spec=spec, names=names, stats=stats, **data)
+
+
+def identify(base: str | Path) -> str:
+    """Return what tells a base from others: a bundle's id, or a digest of a training run's weights.
+
+    Raises:
+        ConfigError: There is neither at this path.
+    """
+    root = Path(base)
+    if (root / "manifest.json").is_file():
+        return PolicyBundle.open(root).id
+    if (root / MODEL_FILE).is_file():
+        files = read_state(root / "checkpoints" / "last")["files"]
+        return f"run-{files['ema.safetensors'][:16]}"
+    raise ConfigError(f"there is neither a bundle nor a training run at base={base}; train one, or give its path")
+
+
+def make_card(config: DictConfig, demonstrations: EpisodeStore, ids: list[str]) -> FinetuneCard:
+    """Return the recipe that a configuration asks for, with statistics of the demonstrations."""
+    algo = plain(config.algo)
+    names = tuple(algo["obs"] or plain(config.task.obs))
+    window = WindowSpec(n_obs=1, horizon=1)
+    dataset = WindowDataset(LazyEpisodes(ids, demonstrations.episode), window, obs_names=list(names))
+    base = str(Path(config.base).resolve()) if algo["needs_base"] else None
+    return FinetuneCard(
+        task=config.task.name,
+        algo=algo,
+        base=base,
+        base_id="" if base is None else identify(base),
+        spec=demonstrations.spec,
+        names=names,
+        stats=fit_stats(dataset),
+        delay_steps=int(config.finetune.delay_steps),
+    )
+
+
+def finetuned_policy(folder: str) -> Policy:
+    """Return the deterministic policy of a run with its newest weights (picklable with `functools.partial`).
+
+    Raises:
+        ConfigError: The run has published none.
+    """
+    card = FinetuneCard.load(folder)
+    algorithm = card.build_algorithm(0)
+    found = newest(Path(folder) / PUBLISHED, belongs_to=card.id)
+    if found is None:
+        raise ConfigError(f"{folder} holds no published weights; run `robot-rl finetune` first")
+    algorithm.policy.load_state_dict(dict(found.tensors))
+    return StepwisePolicy(card.spec, base=card.build_base(), step=algorithm.policy, delay_steps=card.delay_steps)
+
+
+def base_policy(folder: str) -> Policy:
+    """Return a run's frozen base."""
+    base = FinetuneCard.load(folder).build_base()
+    if base is None:
+        raise ConfigError(f"{folder} was learned from scratch; it has no base")
+    return base
+
+
+def residual_bound(card: FinetuneCard) -> np.ndarray:
+    """Return the physical size [A] of the residual's bound, or of the whole unit without one."""
+    alpha = card.algo["learner"]["settings"].get("alpha", 1.0)
+    return np.asarray(card.scaler().half * alpha)

@@ -1,0 +1,252 @@
+"""Builds the actor and the learner of a fine-tuning run and runs them, together or each in a process of its own."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from robot_rl.cli.config import build, plain
+from robot_rl.cli.finetune_card import FinetuneCard, residual_bound
+from robot_rl.data.dataset import LazyEpisodes
+from robot_rl.data.store import EpisodeStore
+from robot_rl.errors import ConfigError, RobotRLError, StoreError
+from robot_rl.imitation.surroundings import InterruptFlag
+from robot_rl.interfaces import Env
+from robot_rl.rl.actor import Actor, ActorSettings, Played
+from robot_rl.rl.feed import ReplayFeed
+from robot_rl.rl.finetune import interleave, learn
+from robot_rl.rl.labelling import LabelCache, labelled, rewarded
+from robot_rl.rl.learner import PUBLISHED, Learner, LearnerSettings
+from robot_rl.rl.pace import Pace
+from robot_rl.rl.replay import REWARDS
+from robot_rl.rl.runner import StepRunner, runner_extras
+from robot_rl.rl.sampling import SymmetricSampler
+from robot_rl.rl.steps import StepModule
+
+log = logging.getLogger(__name__)
+
+EPISODES = "store"
+MAX_RESTARTS = 10
+REFUSED = 3
+"""Exit status of a process that ended with an error of ours: starting it again would end it the same way."""
+
+
+def pace_of(config: DictConfig) -> Pace:
+    """Return the run's schedule."""
+    return Pace(total_steps=int(config.finetune.steps), **plain(config.algo.pace))
+
+
+def online_store(config: DictConfig) -> EpisodeStore:
+    """Return the store that the run's actors append to."""
+    return EpisodeStore.open(Path(config.finetune.out) / EPISODES)
+
+
+def create_online_store(config: DictConfig, card: FinetuneCard) -> None:
+    """Make the run's store if there is none.
+
+    Raises:
+        StoreError: The environment's robot is not the demonstrations'.
+    """
+    folder = Path(config.finetune.out) / EPISODES
+    if EpisodeStore.exists(folder):
+        return
+    env: Env = build(config.task.env)
+    try:
+        if env.spec != card.spec:
+            raise StoreError(
+                f"the demonstrations in {config.store} are of robot `{card.spec.name}` with other specs than those of "
+                f"the task's `{env.spec.name}`; collect them again with this task"
+            )
+        EpisodeStore.create(folder, env.spec, extra=runner_extras(env.spec), codecs=plain(config.task.codecs))
+    finally:
+        env.close()
+
+
+def make_feed(config: DictConfig, card: FinetuneCard, streams: Mapping[str, Any]) -> ReplayFeed:
+    """Return a feed that holds the demonstrations, with the base's actions if the agent needs them."""
+    algo, store = config.algo, EpisodeStore.open(config.store)
+    if algo.reward not in REWARDS:
+        raise ConfigError(f"`algo.reward` must be one of {sorted(REWARDS)}, got {algo.reward!r}")
+    reward = REWARDS[algo.reward]
+    feed = ReplayFeed(
+        card.spec.select(card.names),
+        SymmetricSampler(int(algo.batch_size), float(algo.demo_ratio)),
+        n_step=int(algo.n_step), gamma=float(algo.gamma), streams=streams, bound=residual_bound(card),
+        reward=reward, demonstration_reward=reward, seed=int(config.seed),
+    )  # fmt: skip
+    episodes = LazyEpisodes(demonstration_ids(config, store), store.episode)
+    if "base_action" not in streams:
+        for episode in episodes:
+            feed.add_demonstration(rewarded(episode))
+        return feed
+    base = card.build_base()
+    assert base is not None
+    cache = LabelCache(f"{config.store}.base_actions", card.base_id)
+    for episode in labelled(episodes, base, cache, delay_steps=card.delay_steps):
+        feed.add_demonstration(rewarded(episode))
+    return feed
+
+
+def demonstration_ids(config: DictConfig, store: EpisodeStore) -> list[str]:
+    """Return the demonstrations to use.
+
+    Raises:
+        StoreError: There are none.
+    """
+    ids = store.ids()[: config.finetune.demonstrations]
+    if not ids:
+        raise StoreError(f"the store at {config.store} holds no episodes; fine-tuning needs demonstrations")
+    return ids
+
+
+def make_learner(config: DictConfig, card: FinetuneCard) -> Learner:
+    """Return the run's learner, where it stopped if it had begun."""
+    algorithm = card.build_algorithm(int(config.seed))
+    f = config.finetune
+    settings = LearnerSettings(
+        log_every=f.log_every, publish_every=f.publish_every, checkpoint_every=f.checkpoint_every
+    )
+    feed = make_feed(config, card, algorithm.streams)
+    return Learner(
+        algorithm, feed, pace_of(config), f.out, belongs_to=card.id, settings=settings, seed=int(config.seed)
+    )
+
+
+def make_actor(config: DictConfig, card: FinetuneCard, store: EpisodeStore, policy: StepModule) -> Actor:
+    """Return an actor that goes on where the store ends."""
+    f, env = config.finetune, build(config.task.env)
+    runner = StepRunner(
+        card.spec, base=card.build_base(), step=policy, delay_steps=card.delay_steps, seed=int(config.seed)
+    )
+    settings = ActorSettings(
+        first_seed=f.first_seed, max_steps=f.max_steps, max_ahead=f.max_ahead, patience_s=f.patience_s
+    )
+    return Actor(
+        env, runner, policy, store, pace=pace_of(config), published=Path(f.out) / PUBLISHED, belongs_to=card.id,
+        settings=settings, task=config.task.description, played=[entry.steps for entry in store.entries()],
+    )  # fmt: skip
+
+
+@contextmanager
+def _numeric_threads(n: int) -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def run_by_turns(config: DictConfig, on_episode: Callable[[Played, Actor, Learner], None]) -> None:
+    """Run actor and learner by turns in this process; the same seed gives the same run.
+
+    Raises:
+        TrainingError: The learner's loss is not finite.
+    """
+    card, store = FinetuneCard.load(config.finetune.out), online_store(config)
+    with _numeric_threads(int(config.finetune.threads)), InterruptFlag() as interrupt:
+        learner = make_learner(config, card)
+        for id in store.ids():
+            learner.feed.add(store.episode(id))
+        actor = make_actor(config, card, store, learner.algorithm.policy)
+        try:
+            interleave(
+                actor, learner, store.episode, stop=lambda: interrupt.raised,
+                on_episode=lambda played: on_episode(played, actor, learner),
+            )  # fmt: skip
+        finally:
+            learner.close()
+            actor.env.close()
+        if interrupt.raised:
+            raise KeyboardInterrupt
+
+
+def run_role(config: DictConfig, role: str, *, stop: Callable[[], bool] = lambda: False) -> None:
+    """Run the actor or the learner in this process until the run is over or a signal asks to stop."""
+    card, store = FinetuneCard.load(config.finetune.out), online_store(config)
+    with _numeric_threads(int(config.finetune.threads)), InterruptFlag() as interrupt:
+        if role == "learner":
+            learner = make_learner(config, card)
+            try:
+                learn(learner, store, stop=lambda: interrupt.raised or stop())
+            finally:
+                learner.close()
+            return
+        actor = make_actor(config, card, store, card.build_algorithm(int(config.seed)).policy)
+        try:
+            actor.run(stop=lambda: interrupt.raised or stop())
+        finally:
+            actor.env.close()
+
+
+def _child(config: dict[str, Any], role: str, parent: int) -> None:
+    """Run a role in a spawned process, which ends when its parent is gone."""
+    logging.basicConfig(level=logging.INFO, format=f"{role}: %(message)s")
+    try:
+        run_role(OmegaConf.create(config), role, stop=lambda: os.getppid() != parent)
+    except RobotRLError as error:
+        log.error("%s: %s", type(error).__name__, error)
+        raise SystemExit(REFUSED) from error
+
+
+def start_role(config: DictConfig, role: str) -> BaseProcess:
+    """Start a role in a process of its own."""
+    process = get_context("spawn").Process(target=_child, args=(plain(config), role, os.getpid()), name=role)
+    process.start()
+    return process
+
+
+def run_both(config: DictConfig, on_look: Callable[[], None], *, poll_s: float = 0.5) -> None:
+    """Run both roles to the end, each in its process, and start one that was killed again.
+
+    A learner that ends with an error stays ended, and the actor plays the run's steps to the end with the last weights.
+
+    Args:
+        config: The configuration.
+        on_look: Called now and then, for progress.
+        poll_s: How often to look.
+
+    Raises:
+        RobotRLError: A role ended with an error or was killed too often; its message was logged.
+    """
+    running, restarts = {role: start_role(config, role) for role in ("learner", "actor")}, 0
+    failed: list[str] = []
+    try:
+        while running:
+            time.sleep(poll_s)
+            on_look()
+            for role, process in list(running.items()):
+                if process.is_alive():
+                    continue
+                process.join()
+                if process.exitcode == 0:
+                    del running[role]
+                elif process.exitcode == REFUSED or restarts >= MAX_RESTARTS:
+                    failed.append(role)
+                    del running[role]
+                    if role == "actor" and "learner" in running:
+                        running.pop("learner").terminate()
+                else:
+                    restarts += 1
+                    log.warning("the %s was killed (exit code %s); starting it again", role, process.exitcode)
+                    running[role] = start_role(config, role)
+    finally:
+        for process in running.values():
+            process.join(timeout=30)
+            if process.is_alive():
+                process.kill()
+    if failed:
+        raise RobotRLError(
+            f"{' and '.join(failed)} ended with an error (above); episodes and checkpoints are in {config.finetune.out}"
+        )
