@@ -7,11 +7,12 @@ READY := $(VENV)/.ready
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-realtime check format clean
+.PHONY: help install demo test test-slow test-realtime check format clean
 
 help:
 	@echo "make demo    the whole line on a simulated arm: collect, train, evaluate, package, loop -> outputs/lift/report.html"
 	@echo "make test    the test suite"
+	@echo "make test-slow      the tests that take longest: bundles of every kind of policy, learning to convergence"
 	@echo "make test-realtime  whole ROS graphs against the clock, on an otherwise idle machine"
 	@echo "make check   ruff, mypy --strict, import rules"
 	@echo "make format  let ruff reformat"
@@ -39,9 +40,12 @@ demo: $(READY)
 
 # Tests over ROS topics run alone; one that failed on a stalled machine may show itself once more.
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --ignore tests/ros
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --ignore tests/ros -m "not slow"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/ros -m "not realtime" || \
 		OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/ros --last-failed --last-failed-no-failures none
+
+test-slow: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --ignore tests/ros -m slow
 
 test-realtime: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/ros -m realtime

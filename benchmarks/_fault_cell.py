@@ -249,8 +249,9 @@ def wait(condition: Callable[[], Any], what: str, *, timeout_s: float = 60.0, po
 
 
 def faulty_streams(store: EpisodeStore) -> dict[str, str]:
-    """Return the streams that the newest episode's verdict calls an error, with the first reason."""
+    """Return the streams that the newest episode's verdict calls an error or silent, with the first reason."""
     quality = store.read(store.ids()[-1]).meta.extra.get("quality")
     if quality is None:  # the recorder was killed, and the episode salvaged without its verdict
         return {}
-    return {name: v["reasons"][0] for name, v in quality["streams"].items() if v["level"] == "error"}
+    reasons = {name: (v["level"], v["reasons"][0]) for name, v in quality["streams"].items() if v["reasons"]}
+    return {name: why for name, (level, why) in reasons.items() if level == "error" or why.startswith("silent")}

@@ -79,7 +79,7 @@ def ancestral(
     x: Array,
     times: Sequence[float],
     *,
-    step_noise: Sequence[Array],
+    step_noise: Array,
     clip: float | None = None,
 ) -> Array:
     """Go by Euler ancestral steps; other arguments as of `solve`.

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,14 @@ from omegaconf import DictConfig
 from robot_rl.bundle import PolicyBundle
 from robot_rl.cli.config import build, plain
 from robot_rl.cli.evaluate_command import make_onnx_policy
+from robot_rl.cli.latency import aligned_episode, stream_latencies
 from robot_rl.cli.model_card import FILE as MODEL_FILE
 from robot_rl.cli.model_card import torch_policy
 from robot_rl.data.dataset import LazyEpisodes
 from robot_rl.data.normalizer import FieldStats, fit_stats
 from robot_rl.data.store import EpisodeStore
 from robot_rl.data.windows import WindowDataset, WindowSpec
-from robot_rl.errors import ConfigError
+from robot_rl.errors import ConfigError, StoreError
 from robot_rl.imitation.checkpoint import read_state
 from robot_rl.interfaces import Policy
 from robot_rl.rl.actions import ActionScaler
@@ -145,19 +147,32 @@ def identify(base: str | Path) -> str:
     raise ConfigError(f"there is neither a bundle nor a training run at base={base}; train one, or give its path")
 
 
-def make_card(config: DictConfig, demonstrations: EpisodeStore, ids: list[str]) -> FinetuneCard:
+def demonstrations(config: DictConfig) -> LazyEpisodes:
+    """Return the demonstrations to use, aligned as `train` aligns them.
+
+    Raises:
+        StoreError: There are none.
+    """
+    store = EpisodeStore.open(config.store)
+    ids = store.ids()[: config.finetune.demonstrations]
+    if not ids:
+        raise StoreError(f"the store at {config.store} holds no episodes; fine-tuning needs demonstrations")
+    return LazyEpisodes(ids, partial(aligned_episode, store, latency_ns=stream_latencies(config.latency, store)))
+
+
+def make_card(config: DictConfig) -> FinetuneCard:
     """Return the recipe that a configuration asks for, with statistics of the demonstrations."""
     algo = plain(config.algo)
     names = tuple(algo["obs"] or plain(config.task.obs))
     window = WindowSpec(n_obs=1, horizon=1)
-    dataset = WindowDataset(LazyEpisodes(ids, demonstrations.episode), window, obs_names=list(names))
+    dataset = WindowDataset(demonstrations(config), window, obs_names=list(names))
     base = str(Path(config.base).resolve()) if algo["needs_base"] else None
     return FinetuneCard(
         task=config.task.name,
         algo=algo,
         base=base,
         base_id="" if base is None else identify(base),
-        spec=demonstrations.spec,
+        spec=EpisodeStore.open(config.store).spec,
         names=names,
         stats=fit_stats(dataset),
         delay_steps=int(config.finetune.delay_steps),

@@ -18,14 +18,12 @@ from robot_rl.cli.finetune_card import FILE, FinetuneCard, base_policy, finetune
 from robot_rl.cli.finetune_report import sections
 from robot_rl.cli.finetune_roles import (
     create_online_store,
-    demonstration_ids,
     online_store,
     run_both,
     run_by_turns,
     run_role,
 )  # fmt: skip
 from robot_rl.cli.progress import bar
-from robot_rl.data.store import EpisodeStore
 from robot_rl.errors import ConfigError
 from robot_rl.evaluation.parallel import evaluate
 from robot_rl.evaluation.report import write_report
@@ -47,8 +45,7 @@ def prepare(config: DictConfig) -> FinetuneCard:
     Raises:
         ConfigError: The folder holds another run.
     """
-    out, demonstrations = Path(config.finetune.out), EpisodeStore.open(config.store)
-    card = make_card(config, demonstrations, demonstration_ids(config, demonstrations))
+    out, card = Path(config.finetune.out), make_card(config)
     if (out / FILE).is_file():
         there = FinetuneCard.load(out)
         if there.id != card.id:

@@ -15,8 +15,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from robot_rl.cli.config import build, plain
-from robot_rl.cli.finetune_card import FinetuneCard, residual_bound
-from robot_rl.data.dataset import LazyEpisodes
+from robot_rl.cli.finetune_card import FinetuneCard, demonstrations, residual_bound
 from robot_rl.data.store import EpisodeStore
 from robot_rl.errors import ConfigError, RobotRLError, StoreError
 from robot_rl.imitation.surroundings import InterruptFlag
@@ -35,7 +34,8 @@ from robot_rl.rl.steps import StepModule
 log = logging.getLogger(__name__)
 
 EPISODES = "store"
-MAX_RESTARTS = 10
+MAX_RESTARTS = 20
+"""Times that each role is started again after it was killed."""
 REFUSED = 3
 """Exit status of a process that ended with an error of ours: starting it again would end it the same way."""
 
@@ -73,7 +73,7 @@ def create_online_store(config: DictConfig, card: FinetuneCard) -> None:
 
 def make_feed(config: DictConfig, card: FinetuneCard, streams: Mapping[str, Any]) -> ReplayFeed:
     """Return a feed that holds the demonstrations, with the base's actions if the agent needs them."""
-    algo, store = config.algo, EpisodeStore.open(config.store)
+    algo = config.algo
     if algo.reward not in REWARDS:
         raise ConfigError(f"`algo.reward` must be one of {sorted(REWARDS)}, got {algo.reward!r}")
     reward = REWARDS[algo.reward]
@@ -83,7 +83,7 @@ def make_feed(config: DictConfig, card: FinetuneCard, streams: Mapping[str, Any]
         n_step=int(algo.n_step), gamma=float(algo.gamma), streams=streams, bound=residual_bound(card),
         reward=reward, demonstration_reward=reward, seed=int(config.seed),
     )  # fmt: skip
-    episodes = LazyEpisodes(demonstration_ids(config, store), store.episode)
+    episodes = demonstrations(config)
     if "base_action" not in streams:
         for episode in episodes:
             feed.add_demonstration(rewarded(episode))
@@ -94,18 +94,6 @@ def make_feed(config: DictConfig, card: FinetuneCard, streams: Mapping[str, Any]
     for episode in labelled(episodes, base, cache, delay_steps=card.delay_steps):
         feed.add_demonstration(rewarded(episode))
     return feed
-
-
-def demonstration_ids(config: DictConfig, store: EpisodeStore) -> list[str]:
-    """Return the demonstrations to use.
-
-    Raises:
-        StoreError: There are none.
-    """
-    ids = store.ids()[: config.finetune.demonstrations]
-    if not ids:
-        raise StoreError(f"the store at {config.store} holds no episodes; fine-tuning needs demonstrations")
-    return ids
 
 
 def make_learner(config: DictConfig, card: FinetuneCard) -> Learner:
@@ -220,7 +208,8 @@ def run_both(config: DictConfig, on_look: Callable[[], None], *, poll_s: float =
     Raises:
         RobotRLError: A role ended with an error or was killed too often; its message was logged.
     """
-    running, restarts = {role: start_role(config, role) for role in ("learner", "actor")}, 0
+    running = {role: start_role(config, role) for role in ("learner", "actor")}
+    restarts = dict.fromkeys(running, 0)
     failed: list[str] = []
     try:
         while running:
@@ -232,13 +221,13 @@ def run_both(config: DictConfig, on_look: Callable[[], None], *, poll_s: float =
                 process.join()
                 if process.exitcode == 0:
                     del running[role]
-                elif process.exitcode == REFUSED or restarts >= MAX_RESTARTS:
+                elif process.exitcode == REFUSED or restarts[role] >= MAX_RESTARTS:
                     failed.append(role)
                     del running[role]
                     if role == "actor" and "learner" in running:
                         running.pop("learner").terminate()
                 else:
-                    restarts += 1
+                    restarts[role] += 1
                     log.warning("the %s was killed (exit code %s); starting it again", role, process.exitcode)
                     running[role] = start_role(config, role)
     finally:

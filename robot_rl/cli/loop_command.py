@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from rich.table import Table
 
 from robot_rl.bundle import PolicyBundle
 from robot_rl.cli.config import build, plain
+from robot_rl.cli.latency import read_latency
 from robot_rl.deploy.execution import Execution
 from robot_rl.deploy.loop import ControlLoop
 from robot_rl.deploy.report import LoopReport
@@ -28,7 +30,8 @@ def _drive(config: DictConfig, env: Env, console: Console) -> LoopReport:
     """Play episodes until the time is used up and return their joint report."""
     bundle = PolicyBundle.open(config.bundle)
     bundle.check_fits(env.spec)
-    execution: Execution = build(config.execution)
+    configured: Execution = build(config.execution)
+    execution = replace(configured, lead_ns=read_latency(config.latency).lead_ns)
     policy = execution.policy(bundle, threads=config.loop.threads, seed=config.seed)
     policy.warm_up()
     rate = bundle.manifest.control_hz if config.loop.control_hz is None else float(config.loop.control_hz)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 from omegaconf import DictConfig
 from rich.console import Console
 
 from robot_rl.cli.config import build, plain
+from robot_rl.cli.latency import aligned_episode, stream_latencies
 from robot_rl.cli.model_card import ModelCard
 from robot_rl.data.dataset import LazyEpisodes
 from robot_rl.data.normalizer import FieldStats, fit_stats
@@ -29,7 +32,8 @@ def datasets(config: DictConfig, store: EpisodeStore) -> tuple[WindowDataset, Wi
     split = split_episodes(ids, val_fraction=config.train.val_fraction, seed=config.seed)
     window = WindowSpec(n_obs=config.task.n_obs, horizon=config.task.horizon)
     names, augment = plain(config.task.obs), build(config.train.augment)
-    sides: list[Sequence[Episode]] = [LazyEpisodes([ids[i] for i in side], store.episode) for side in split]
+    open_episode = partial(aligned_episode, store, latency_ns=stream_latencies(config.latency, store))
+    sides: list[Sequence[Episode]] = [LazyEpisodes([ids[i] for i in side], open_episode) for side in split]
     if augment is not None:
         sides = [[more for episode in side for more in augment(episode)] for side in sides]
     train, val = (WindowDataset(side, window, obs_names=names) for side in sides)
@@ -40,6 +44,13 @@ def _statistics(train: WindowDataset, relative_to: list[str]) -> dict[str, Field
     """Return statistics of the training windows, those of relative actions among them if the policy needs them."""
     stats = fit_stats(train)
     return {**stats, "action_relative": fit_relative_stats(train, relative_to)} if relative_to else stats
+
+
+def _recorded(config: DictConfig, card: ModelCard, store: EpisodeStore) -> dict[str, Any]:
+    """Return what a run holds constant over resumes, besides the trainer's own settings."""
+    recorded = {"policy": card.policy, "data_digest": card.data_digest, "augment": plain(config.train.augment)}
+    late = stream_latencies(config.latency, store)
+    return {**recorded, "latency_ns": late} if late else recorded
 
 
 def run(config: DictConfig, console: Console) -> TrainSummary:
@@ -59,7 +70,7 @@ def run(config: DictConfig, console: Console) -> TrainSummary:
     torch.manual_seed(config.seed)
     card.save(config.run)
     settings = {key: value for key, value in plain(config.train).items() if key not in ("val_fraction", "augment")}
-    recorded = {"policy": card.policy, "data_digest": card.data_digest, "augment": plain(config.train.augment)}
+    recorded = _recorded(config, card, store)
     trainer = Trainer(card.build_model(), train, val, run_dir=config.run, seed=config.seed, config=recorded, **settings)
     console.print(f"{len(train)} training and {len(val)} validation windows from {len(store)} episodes")
     summary = trainer.fit(resume="auto")

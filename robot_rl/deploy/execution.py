@@ -37,6 +37,8 @@ class Execution:
         n_candidates: Chunks that bidirectional decoding draws.
         rho: Its discount.
         consensus: With `receding_horizon`, execute of each chunk what the horizons of a mixture agree on.
+        lead_ns: Send each action this much before it is due, by the measured latency of commands
+            (`LatencyCalibration.lead_ns`); for policies trained on actions aligned by the same latency.
 
     Raises:
         ConfigError: An unknown strategy, a number out of range, or `consensus` with another strategy.
@@ -51,12 +53,15 @@ class Execution:
     n_candidates: int = 15
     rho: float = 0.5
     consensus: Consensus | None = None
+    lead_ns: int = 0
 
     def __post_init__(self) -> None:
         if self.strategy not in STRATEGIES:
             raise ConfigError(f"`execution` must be one of {STRATEGIES}, got {self.strategy!r}")
         if self.n_execute is not None and self.n_execute < 1:
             raise ConfigError(f"`n_execute` must be at least 1 or null, got {self.n_execute}")
+        if self.lead_ns < 0:
+            raise ConfigError(f"`lead_ns` must not be negative, got {self.lead_ns}")
         if self.consensus is not None and self.strategy != "receding_horizon":
             raise ConfigError(f"`consensus` goes with the strategy `receding_horizon`, got {self.strategy!r}")
         self.combine()  # refuses its own settings
@@ -84,7 +89,8 @@ class Execution:
         """Return the executor for a bundle's chunks."""
         manifest = bundle.manifest
         usable = manifest.horizon + manifest.action_offset
-        return ChunkExecutor(n_execute=self.period(n_execute=manifest.n_execute, usable=usable), combine=self.combine())
+        period = self.period(n_execute=manifest.n_execute, usable=usable)
+        return ChunkExecutor(n_execute=period, combine=self.combine(), lead_ns=self.lead_ns)
 
     def policy(self, bundle: PolicyBundle, *, threads: int = 1, seed: int | None = None) -> OnnxPolicy | SampledPolicy:
         """Return the policy that answers as the strategy asks.

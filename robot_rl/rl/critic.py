@@ -33,6 +33,8 @@ class EnsembleLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x W + b for each member."""
+        if self.weight.shape[-1] == 1:  # a product with one column is six times slower as a matrix product
+            return (x * self.weight.mT).sum(-1, keepdim=True) + self.bias
         return torch.baddbmm(self.bias, x, self.weight)
 
 
@@ -74,7 +76,7 @@ class EnsembleMLP(nn.Module):
         for width in hidden:
             layers.append(EnsembleLinear(n_members, n_in, width))
             layers += [EnsembleLayerNorm(n_members, width)] if layer_norm else []
-            layers.append(nn.ReLU())
+            layers.append(nn.ReLU(inplace=True))
             n_in = width
         self.layers = nn.Sequential(*layers, EnsembleLinear(n_members, n_in, n_out))
 

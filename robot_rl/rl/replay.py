@@ -29,6 +29,17 @@ def recorded_reward(episode: Episode) -> np.ndarray:
     return np.asarray(episode.reward)
 
 
+def success_reward(episode: Episode) -> np.ndarray:
+    """Return 1 at the last step of an episode that succeeded and 0 elsewhere, whatever reward was recorded."""
+    reward = np.zeros(len(episode), np.float32)
+    reward[-1] = float(episode.meta.outcome == "success")
+    return reward
+
+
+REWARDS: Mapping[str, Reward] = {"recorded": recorded_reward, "success": success_reward}
+"""Rewards by the name that configurations use."""
+
+
 @dataclass(frozen=True)
 class TransitionBatch:
     """B transitions in physical units.
@@ -101,8 +112,12 @@ class TransitionPool:
     def __len__(self) -> int:
         return len(self._segment)
 
-    def add(self, episode: Episode) -> int:
+    def add(self, episode: Episode, *, start: np.ndarray | None = None) -> int:
         """Take in an episode and return how many transitions it gave.
+
+        Args:
+            episode: The episode.
+            start: [N] bool, at which steps a transition may begin; `None` for all valid ones.
 
         Raises:
             SpecError: An observation, the action or an extra is missing or has another shape; nothing was taken.
@@ -123,6 +138,8 @@ class TransitionPool:
             last = np.asarray(final_extras.get(name, np.full(inside.shape[1:], np.nan)), np.float32)
             extra.append(np.concatenate([inside, last[None]]))
         found = episode_segments(episode, n=self.n_step, gamma=self.gamma, reward=self._reward(episode))
+        if start is not None:
+            found = found.where(np.asarray(start, bool)[found.start])
         edges = np.broadcast_to([first, first + n - 1], (len(found), 2))
         rows = np.stack([first + found.start, first + found.next_step], axis=1)
         self._segment.append(np.concatenate([rows, edges], axis=1))

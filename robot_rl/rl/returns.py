@@ -41,6 +41,10 @@ class Segments:
         following: np.ndarray = self.start + self.n_steps
         return following
 
+    def where(self, kept: np.ndarray) -> Segments:
+        """Return the segments for which `kept` [M] is true."""
+        return Segments(self.start[kept], self.n_steps[kept], self.reward[kept], self.bootstrap[kept])
+
 
 def segments(reward: np.ndarray, *, n: int, gamma: float, terminated: bool, has_final_obs: bool = True) -> Segments:
     """Return the segments of up to `n` steps that start at each step of an episode.
@@ -91,8 +95,7 @@ def episode_segments(episode: Episode, *, n: int, gamma: float, reward: np.ndarr
     found = segments(
         given, n=n, gamma=gamma, terminated=episode.terminated, has_final_obs=episode.final_obs is not None
     )
-    kept = episode.valid[found.start]
-    return Segments(found.start[kept], found.n_steps[kept], found.reward[kept], found.bootstrap[kept])
+    return found.where(episode.valid[found.start])
 
 
 def value_bounds(low: float, high: float, gamma: float) -> tuple[float, float]:

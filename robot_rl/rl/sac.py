@@ -63,7 +63,7 @@ class GaussianActor(nn.Module):
         layers: list[nn.Module] = []
         width = n_features
         for out in hidden:
-            layers += [nn.Linear(width, out), *([nn.LayerNorm(out)] if layer_norm else []), nn.ReLU()]
+            layers += [nn.Linear(width, out), *([nn.LayerNorm(out)] if layer_norm else []), nn.ReLU(inplace=True)]
             width = out
         self.layers = nn.Sequential(*layers, nn.Linear(width, 2 * action_dim))
 

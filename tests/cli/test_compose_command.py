@@ -76,6 +76,7 @@ def test_a_search_ends_in_a_report_on_other_seeds(runs: dict[str, str], tmp_path
     assert [file.read_bytes() for file in files] == before  # nothing was played twice
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operator", ["and", "or"])
 def test_and_and_or_become_bundles_that_name_their_parents(
     runs: dict[str, str], tmp_path: Path, operator: str, capsys: pytest.CaptureFixture[str]
@@ -104,6 +105,7 @@ def test_a_mixture_is_packaged_once_and_another_one_is_refused_its_place(runs: d
         package(composer, (0.4, 0.6))
 
 
+@pytest.mark.slow
 def test_a_bundle_can_be_a_parent_and_is_named_by_its_id(runs: dict[str, str], tmp_path: Path) -> None:
     assert main(["package", *SHORT, f"run={runs['flow']}", f"bundle={tmp_path}/bundle"]) == 0
     from_bundle, from_run = load_parents([f"{tmp_path}/bundle", runs["flow"]])

@@ -49,7 +49,7 @@ def test_every_algorithm_builds_and_acts_on_every_observation_it_reads(demonstra
 
     config = load_config([f"out={demonstrated}", f"algo={algo}"])
     store = EpisodeStore.open(config.store)
-    card = make_card(config, store, store.ids())
+    card = make_card(config)
     algorithm = card.build_algorithm(0)
     assert isinstance(algorithm, Algorithm)
     episode = store.episode(store.ids()[0])
@@ -113,6 +113,6 @@ def test_what_cannot_be_is_refused_with_words(demonstrated: Path, capsys: pytest
         ("algo.reward=none", "`algo.reward` must be one of ['recorded', 'success']"),
         ("finetune.role=judge", "`finetune.role` must be both, actor or learner, got 'judge'"),
     ):
-        out = demonstrated / wrong.replace("/", "_")
+        out = demonstrated / "refused" / wrong.partition("=")[0]
         assert main(["finetune", f"out={demonstrated}", f"finetune.out={out}", *QUICK, wrong]) == 2
         assert told in " ".join(capsys.readouterr().out.split())

@@ -27,9 +27,9 @@ def check_env(make: Callable[[], Env], *, seed: int = 3, n_steps: int = 12, long
     with pytest.raises(SimulationError, match=r"call reset\(seed\)"):
         env.step(actions[0])
     ticks = play(env, seed, actions)
-    _check_ticks(env, ticks, actions)
+    check_ticks(env, ticks, actions)
     _check_determinism(env, make, seed, actions, ticks)
-    _check_refusals(env, seed, actions)
+    check_refusals(env, seed, actions)
     _check_end(env, seed, longest)
     picture = env.render()
     assert picture.dtype == np.uint8
@@ -65,7 +65,7 @@ def same(a: Obs, b: Obs) -> bool:
     return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
 
 
-def _check_ticks(env: Env, ticks: list[Tick], actions: np.ndarray) -> None:
+def check_ticks(env: Env, ticks: list[Tick], actions: np.ndarray) -> None:
     spec = env.spec
     assert ticks[0].action is None
     assert ticks[0].action_executed is None
@@ -99,7 +99,7 @@ def _check_determinism(env: Env, make: Callable[[], Env], seed: int, actions: np
             run.close()
 
 
-def _check_refusals(env: Env, seed: int, actions: np.ndarray) -> None:
+def check_refusals(env: Env, seed: int, actions: np.ndarray) -> None:
     first, good = env.reset(seed), actions[0]
     broken = good.copy()
     broken[0] = np.nan

@@ -28,6 +28,7 @@ def inputs(size: int = 3):
     return {name: value.numpy() for name, value in obs.items()}, target.numpy(), noise
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "options"),
     [
@@ -53,6 +54,7 @@ def test_stepping_the_denoiser_gives_what_the_sample_graph_gives(tmp_path, famil
     np.testing.assert_allclose(denoiser.physical(obs, denoiser.normalised(obs, target)), target, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_relative_chunks_are_anchored_at_the_newest_observation(tmp_path):
     relative = helpers.field_stats(np.full((helpers.HORIZON, 2), -50.0), np.linspace(10, 80, 16).reshape(8, 2))
     stats = {**helpers.STATS, "action_relative": relative}
@@ -82,6 +84,7 @@ def test_a_bundle_that_says_nothing_of_its_solver_is_refused_with_what_to_do(mak
         BundleDenoiser(make_bundle())
 
 
+@pytest.mark.slow
 def test_a_bundle_without_the_parts_names_the_missing_graph(tmp_path):
     with pytest.raises(BundleError, match=r"has no graph `encode`; it has \['sample'\]"):
         BundleDenoiser(export(tmp_path / "bundle", graphs=("sample",)))

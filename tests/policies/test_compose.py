@@ -224,6 +224,7 @@ def test_three_families_and_denoisers_compose():
     assert len(names) == sum(len(list(p.model.parameters())) for p in parents)  # every weight once
 
 
+@pytest.mark.slow
 def test_a_composition_becomes_a_bundle_that_acts_as_torch_does(tmp_path):
     a = parent("flow", "a", reads=["agent_pos"], encoder=functools.partial(StateEncoder, names=["agent_pos"]), n_obs=1)
     b = parent(

@@ -127,6 +127,7 @@ def test_sigma_data_is_the_root_mean_square_of_normalised_actions():
         assert net.sigma_data == pytest.approx(float(normalised.double().square().mean().sqrt()), rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "name"), [*(("edm", name) for name in SAMPLERS), ("flow", "heun"), ("epsilon", "dpmpp_2m")]
 )

@@ -126,6 +126,7 @@ def test_only_the_newest_row_of_a_goal_is_read():
     assert torch.equal(net.sample(obs | {"goal_block_pose": older}, noise), net.sample(obs, noise))
 
 
+@pytest.mark.slow
 def test_a_guided_policy_is_the_same_from_its_bundle(tmp_path):
     net = model(EDMModel, guidance=2.0)
     bundle = export_bundle(
@@ -196,6 +197,7 @@ def reached(guidance, episodes=10):
     return float(np.mean(successes))
 
 
+@pytest.mark.slow
 def test_the_point_goes_to_the_goal_it_is_given_and_guidance_makes_it_surer():
     """One in ten demonstrations names a goal at random, and the policy is small: guidance makes up for both."""
     without, plain, guided = reached(0.0), reached(1.0), reached(3.0)

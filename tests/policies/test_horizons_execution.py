@@ -112,6 +112,7 @@ def bundle(tmp_path_factory):
     return PolicyBundle.open(folder)
 
 
+@pytest.mark.slow
 def test_bundle_tells_its_horizons_and_their_disagreement(bundle):
     assert OnnxPolicy(bundle).horizons == HORIZONS
     outputs = {tensor.name: tensor.shape for tensor in bundle.manifest.graphs["sample"].outputs}
@@ -141,6 +142,7 @@ def test_policies_with_a_rule_keep_the_contract(bundle):
     check_policy(lambda: TorchPolicy(make(), SPEC, n_execute=4, consensus=RULE), SPEC, noise_shape=shape)
 
 
+@pytest.mark.slow
 def test_bundle_without_a_mixture_refuses_a_rule(tmp_path):
     plain = make(denoiser=functools.partial(ChunkTransformer, **SMALL), n_steps=1)
     export_bundle(plain, tmp_path / "b", spec=SPEC, stats=STATS, n_execute=4, config={}, data_digest="")

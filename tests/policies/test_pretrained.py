@@ -136,6 +136,7 @@ def test_training_leaves_the_trunk_as_it_was_and_moves_the_rest(file):
     assert not any("backbone" in k for k in moved)
 
 
+@pytest.mark.slow
 def test_the_trunk_lies_in_the_exported_graph_and_in_the_checkpoint(file, tmp_path):
     model = flow(file)
     bundle = export_bundle(

@@ -81,6 +81,7 @@ def test_chunks_may_be_relative_to_where_the_robot_is():
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("denoiser", ["transformer", "mixture"])
 def test_bundle_answers_as_torch_does_and_has_nothing_to_step(denoiser, tmp_path):
     model = make(denoiser)
@@ -94,6 +95,7 @@ def test_bundle_answers_as_torch_does_and_has_nothing_to_step(denoiser, tmp_path
     np.testing.assert_allclose(got.action, expected.action, atol=0.02)  # of 490 px
 
 
+@pytest.mark.slow
 def test_parts_of_a_denoiser_cannot_be_exported(tmp_path):
     with pytest.raises(ConfigError, match="RegressionModel has no `denoise` graph; export `sample` alone"):
         export_bundle(

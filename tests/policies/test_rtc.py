@@ -117,6 +117,7 @@ def test_the_derivative_is_that_of_the_denoiser_in_flow_coordinates():
     assert (expected - clean).abs().max() > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["flow", "epsilon"])
 def test_the_robots_numpy_form_is_torchs_identity_form(tmp_path, family):
     options = {"clip": 1.2} if family == "flow" else {}

@@ -151,6 +151,7 @@ def test_the_noise_is_an_argument_and_samples_of_a_batch_are_independent(operato
     torch.testing.assert_close(torch.cat(alone), first, rtol=1e-3, atol=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("operator", "families"), [("and", ("flow", "epsilon", "v")), ("or", ("flow", "v"))])
 def test_a_superposition_becomes_a_bundle_that_acts_as_torch_does(operator, families, tmp_path):
     parents = [parent(family, seed=i) for i, family in enumerate(families)]

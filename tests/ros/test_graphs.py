@@ -193,7 +193,7 @@ def test_kill_9_of_the_launcher_leaves_no_node_behind():
 
 def test_the_command_refuses_what_it_does_not_know(caplog, capsys):
     assert main(["party"]) == 2
-    assert "there is no graph 'party'; there are ['collect', 'deploy', 'sim']" in caplog.text
+    assert "there is no graph 'party'; there are ['calibrate', 'collect', 'deploy', 'sim']" in caplog.text
     assert main(["collect", "stoer:=x"]) == 2
     assert "graph `collect` has no argument ['stoer']" in caplog.text
     assert main(["--help"]) == 0

@@ -18,6 +18,7 @@ from tests.ros.graph_kit import wait_for
 PACKAGE = Path(__file__).resolve().parents[2] / "ros_ws" / "src" / "robot_rl_ros"
 LAUNCH_FILES = sorted((PACKAGE / "launch").glob("*.launch.py"))
 ARGUMENTS = {
+    "calibrate": {"folder": "there", "camera_config": "camera_recorded.yaml", "camera_source": "clip.npy"},
     "sim": {},
     "collect": {"store": "there", "teleop": "scripted"},
     "deploy": {"bundle": "there", "store": "there", "teleop": "scripted"},
@@ -73,6 +74,13 @@ def test_what_the_arguments_decide():
     assert processes("collect", namespace="left")["recorder"].namespace == "/left"
     assert processes("collect", teleop="keyboard")["teleop"].terminal
     assert not processes("deploy")["policy"].parameters["hardware"]
+    assert processes("deploy")["policy"].parameters["latency_file"] == ""
+    late = processes("deploy", latency_file="latency.yaml")["policy"].parameters["latency_file"]
+    assert late == str(Path("latency.yaml").absolute())
+    assert set(processes("calibrate")) == {"calibration", "camera_wrist"}
+    assert set(processes("calibrate", camera_config="", camera="front")) == {"calibration"}
+    assert "board.square_m" not in processes("calibrate")["calibration"].parameters
+    assert processes("calibrate", square_m="0.03")["calibration"].parameters["board.square_m"] == 0.03
     real = processes("deploy", robot="external", camera_config="camera_realsense.yaml")
     assert "sim_robot" not in real
     assert real["policy"].parameters["hardware"]
@@ -85,6 +93,8 @@ def test_arguments_that_contradict_each_other_are_refused():
         processes("deploy", robot="external")
     with pytest.raises(ConfigError, match=r"`cameras` must be names with commas between them, got \['a b'\]"):
         processes("sim", cameras="front,a b")
+    with pytest.raises(ConfigError, match="`camera` must be a name, got 'a b'"):
+        processes("calibrate", camera="a b")
     with pytest.raises(ConfigError, match=r"graph `deploy` needs bundle:=... \(policy bundle"):
         GRAPHS["deploy"].processes({})
 

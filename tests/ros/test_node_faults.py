@@ -12,7 +12,7 @@ pytest.importorskip("onnx", reason="onnx is not installed here; pip install 'rob
 
 from benchmarks._fault_cell import STANDS_RAD_S, fault_cell, faulty_streams, wait
 from robot_rl.data.store import EpisodeStore
-from tests.ros.test_end_to_end import CALM
+from tests.ros.lift_cell import CALM
 
 pytestmark = pytest.mark.realtime
 
@@ -31,6 +31,8 @@ def kill_in_motion(folder: Path, name: str, domain: int) -> tuple[bool, str]:
         still = name != "recorder"
         if still:
             wait(lambda: cell.speed() < STANDS_RAD_S, "an arm at rest")
+            if name in STOPS:  # the arm may rest before the time-out is over
+                wait(lambda: STOPS[name] in str(cell.log.texts["safety/state"].get("reason", "")), STOPS[name])
             time.sleep(0.5)
         rests = cell.speed() < STANDS_RAD_S
         said = str(cell.log.texts["safety/state"].get("reason", ""))

@@ -17,7 +17,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from robot_rl.errors import EpisodeError, SimulationError
 from robot_rl.interfaces import Env
-from tests.contracts.env import _check_refusals, _check_ticks, play
+from tests.contracts.env import check_refusals, check_ticks, play
 from tests.ros.conftest import CONFIG
 from tests.ros.graph_kit import wait_for
 from tests.ros.lift_cell import calm_graph
@@ -65,8 +65,8 @@ def test_it_holds_the_contract_of_environments(env):
     assert isinstance(env, Env)
     with pytest.raises(SimulationError, match=r"call reset\(seed\)"):
         env.step(ACTIONS[0])
-    calmly(env, lambda: _check_ticks(env, play(env, 3, ACTIONS), ACTIONS))
-    calmly(env, lambda: _check_refusals(env, 3, ACTIONS))
+    calmly(env, lambda: check_ticks(env, play(env, 3, ACTIONS), ACTIONS))
+    calmly(env, lambda: check_refusals(env, 3, ACTIONS))
     picture = env.render()
     assert (picture.dtype, picture.shape) == (np.uint8, (96, 96, 3))
     assert picture.std() > 10

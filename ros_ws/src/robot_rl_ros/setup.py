@@ -5,7 +5,7 @@ from glob import glob
 from setuptools import setup
 
 NAME = "robot_rl_ros"
-NODES = ("camera", "policy", "recorder", "safety", "sim_camera", "sim_robot", "supervisor", "teleop")
+NODES = ("calibration", "camera", "policy", "recorder", "safety", "sim_camera", "sim_robot", "supervisor", "teleop")
 
 setup(
     name=NAME,

@@ -1,4 +1,5 @@
-"""The graphs of one arm: `sim` (the arm and its guard), `collect` (an operator, recorded), `deploy` (a policy drives).
+"""The graphs of one arm: `sim` (the arm and its guard), `collect` (an operator, recorded), `deploy` (a policy drives),
+and `calibrate` (one camera before a board), which runs beside another graph where an arm has to move.
 
 Launch files and `python -m robot_rl_ros.up` start these same descriptions. What belongs to a robot (limits, names,
 streams) is in the parameter files of `config/`, which an argument can replace; arguments change what changes per run.
@@ -9,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from robot_rl.errors import ConfigError
+from robot_rl_ros.calibrate_graph import CALIBRATE
 from robot_rl_ros.graphs import Argument, Graph, Process, Value, Values, config_file
 
 _SIM, _NONE, _SCRIPTED = "sim", "none", "scripted"
@@ -50,6 +52,7 @@ _DEPLOY = (
     Argument(name="bundle", default=str, help="policy bundle, or a folder of bundles of which the newest drives"),
     Argument(name="override_bundle", default="", help="id of the one bundle that may move hardware unvalidated"),
     Argument(name="observations", default="graph_observations.yaml", help="file: topic of each observation"),
+    Argument(name="latency_file", default="", help="latency calibration of the cell the policy was trained with"),
     Argument(name="policy_seed", default=-1, low=-1, help="seed of the policy's noise; -1 takes one from the machine"),
     Argument(name="store", default="", help="where to record what the policy does; empty for nowhere"),
     Argument(name="teleop", default=_NONE, choices=(*_TELEOP, _NONE), help="device that may take over"),
@@ -135,6 +138,7 @@ def _policy(values: Values) -> Process:
         "observations": str(config_file(str(values["observations"]))),
         "hardware": values["robot"] != _SIM,
         "override_bundle": values["override_bundle"],
+        "latency_file": str(Path(str(values["latency_file"])).absolute()) if values["latency_file"] else "",
         "seed": values["policy_seed"],
     }
     return _process("policy", values, config="policy.yaml", parameters=parameters, respawn=True)
@@ -155,6 +159,7 @@ def _deploy(values: Values) -> tuple[Process, ...]:
 
 
 GRAPHS = {
+    "calibrate": CALIBRATE,
     "sim": Graph(name="sim", help="the simulated arm, its cameras and the safety node", arguments=_COMMON, build=_sim),
     "collect": Graph(
         name="collect",

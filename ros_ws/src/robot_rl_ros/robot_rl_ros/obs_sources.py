@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from rclpy.subscription import Subscription
 
 from robot_rl.deploy.observer import Observer
 from robot_rl.errors import ConfigError, SpecError
+from robot_rl.latency_calibration import LatencyCalibration
 from robot_rl.specs import ArraySpec
 from robot_rl_ros.qos import JOINTS, SENSOR
 from robot_rl_ros.readers import Read, make_reader, type_class
@@ -63,6 +64,21 @@ def _source(name: str, given: Any) -> ObsSource:
     if not isinstance(given, Mapping) or set(given) - set(known) or not {"topic", "type", "max_age_s"} <= set(given):
         raise ConfigError(f"observation `{name}`: needs topic, type, max_age_s and may have {known[3:]}; got {given}")
     return ObsSource(**{**given, "names": tuple(given.get("names", ()))})
+
+
+def with_latency(sources: Mapping[str, ObsSource], latency: LatencyCalibration) -> dict[str, ObsSource]:
+    """Return the sources with the latencies that were measured; streams that are no observation are left out.
+
+    Raises:
+        ConfigError: An observation has a latency in both files.
+    """
+    measured = {name: samples.median_ns / 1e9 for name, samples in latency.observation.items() if name in sources}
+    if twice := sorted(name for name in measured if sources[name].latency_s != 0.0):
+        raise ConfigError(
+            f"observations {twice} have `latency_s` in the observations file and a latency in the latency file; "
+            "take it out of the observations file"
+        )
+    return {**sources, **{name: replace(sources[name], latency_s=late) for name, late in measured.items()}}
 
 
 def make_observer(

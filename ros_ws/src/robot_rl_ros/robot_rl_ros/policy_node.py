@@ -15,6 +15,7 @@ from std_msgs.msg import String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
+from calibration.files import load_calibration
 from robot_rl.bundle import PolicyBundle
 from robot_rl.deploy.driver import Decision, PolicyDriver
 from robot_rl.deploy.execution import STRATEGIES, Execution
@@ -22,10 +23,11 @@ from robot_rl.deploy.onnx_policy import OnnxPolicy
 from robot_rl.deploy.promises import SampledPolicy
 from robot_rl.deploy.ticker import Ticker
 from robot_rl.errors import BundleError, RobotRLError
+from robot_rl.latency_calibration import LatencyCalibration
 from robot_rl_ros.bundle_source import BundleSource
 from robot_rl_ros.conversions import chunk_to_msg, command_to_msg
 from robot_rl_ros.diagnostics import OK, Diagnostics, Health
-from robot_rl_ros.obs_sources import make_observer, read_sources, subscribe, unsubscribe
+from robot_rl_ros.obs_sources import make_observer, read_sources, subscribe, unsubscribe, with_latency
 from robot_rl_ros.params import declare
 from robot_rl_ros.policy_report import PolicyReport
 from robot_rl_ros.qos import COMMAND, LATCHED
@@ -52,11 +54,13 @@ class PolicyNode(rclpy.lifecycle.LifecycleNode):
         self._threads = declare(self, "threads", 1, "threads of one inference", low=1, high=64)
         self._seed = declare(self, "seed", -1, "seed of the policy's noise; -1 takes one from the machine", low=-1)
         strategy = declare(self, "execution", STRATEGIES[0], "how chunks are executed", choices=STRATEGIES)
-        self._execution = Execution(strategy=strategy)
+        latency_file = declare(self, "latency_file", "", "latency calibration of the cell the policy was trained with")
+        latency = _read_latency(latency_file)
+        self._execution = Execution(strategy=strategy, lead_ns=latency.lead_ns)
         self._max_hold_s = declare(self, "max_hold_s", 0.5, "how long to repeat an action [s]", low=0.0, high=10.0)
         self._follow = declare(self, "follow_episodes", True, "command only while episode/status says running")
         self._autostart = declare(self, "autostart", True, "configure and activate by itself")
-        self._sources = read_sources(sources)
+        self._sources = with_latency(read_sources(sources), latency)
         self._source = BundleSource(
             bundle, n_joints=len(self._names), hardware=hardware, override=override, min_success=min_success
         )
@@ -257,6 +261,10 @@ class PolicyNode(rclpy.lifecycle.LifecycleNode):
             self._driver.replan()
         response.success = True
         return response
+
+
+def _read_latency(path: str) -> LatencyCalibration:
+    return LatencyCalibration.from_file(load_calibration(path, kind="latency")) if path else LatencyCalibration()
 
 
 def main(args: Sequence[str] | None = None) -> int:

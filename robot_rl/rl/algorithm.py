@@ -1,0 +1,161 @@
+"""What the learner's loop knows of an algorithm, and the two that come with it: residual, and soft actor-critic (RLPD).
+
+The loop draws batches in physical units; here they become the agent's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, cast, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from robot_rl.rl.actions import ActionScaler
+from robot_rl.rl.critic import QEnsemble
+from robot_rl.rl.feed import Batch
+from robot_rl.rl.residual import ResidualActor, ResidualAgent, ResidualBatch, ResidualSettings
+from robot_rl.rl.sac import GaussianActor, SacAgent, SacBatch, SacSettings
+from robot_rl.rl.steps import GaussianStep, ResidualStep, StepModule
+
+
+@runtime_checkable
+class Algorithm(Protocol):
+    """An agent, its step policy, and how they learn from a batch."""
+
+    agent: nn.Module
+    policy: StepModule
+    streams: Mapping[str, Sequence[int]]
+    """Extras that each transition must carry."""
+    bounds: tuple[float, float] | None
+    """Least and largest value there can be."""
+
+    def update(self, batch: Batch, generator: torch.Generator, *, actor: bool) -> dict[str, float]:
+        """Learn from a batch, the actor only if asked, and return what to log.
+
+        Raises:
+            TrainingError: A loss is not finite.
+        """
+
+    def optimisers(self) -> dict[str, torch.optim.Optimizer]:
+        """Return the optimisers by name."""
+
+
+def _features(encoder: nn.Module) -> int:
+    return int(cast(Any, encoder).out_dim)
+
+
+class ResidualAlgorithm:
+    """ResFiT on a frozen base.
+
+    Args:
+        encoder: Maps obs {name: [B, 1, ...]} to features [B, out_dim].
+        scaler: Between physical actions and the agent's unit.
+        names: Observations that the encoder reads.
+        settings: How it learns.
+        n_members: Critics.
+        hidden: Widths of the critics' and the actor's hidden layers.
+        noise: Exploration, as of `ResidualStep`.
+        warm_up_noise: As of `ResidualStep`.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        scaler: ActionScaler,
+        names: Sequence[str],
+        *,
+        settings: ResidualSettings,
+        n_members: int = 5,
+        hidden: Sequence[int] = (256, 256),
+        noise: float = 0.05,
+        warm_up_noise: float = 0.2,
+    ) -> None:
+        a, c = len(scaler.half), _features(encoder)
+        critic = QEnsemble(encoder, n_features=c, action_dim=a, n_members=n_members, hidden=hidden)
+        residual = ResidualActor(c, a, alpha=settings.alpha, hidden=hidden)
+        self.agent = ResidualAgent(critic, residual, settings)
+        self.policy: StepModule = ResidualStep(
+            encoder, residual, scaler, names, noise=noise, warm_up_noise=warm_up_noise
+        )
+        self.streams: Mapping[str, Sequence[int]] = {"base_action": (a,)}
+        self.bounds = settings.gamma_bounds
+        self._scaler = scaler
+
+    def update(self, batch: Batch, generator: torch.Generator, *, actor: bool) -> dict[str, float]:
+        """Take a critic step, and an actor step if asked."""
+        unit = self._scaler.to_agent
+        data = ResidualBatch(
+            obs=batch.obs,
+            action=unit(batch.action[:, 0]),
+            base=unit(batch.extras["base_action"]),
+            reward=batch.reward,
+            bootstrap=batch.bootstrap,
+            next_obs=batch.next_obs,
+            next_base=unit(batch.next_extras["base_action"]),
+        )
+        values = self.agent.update_critic(data, _noise(data.action, generator))
+        return {**values, **self.agent.update_actor(data)} if actor else values
+
+    def optimisers(self) -> dict[str, torch.optim.Optimizer]:
+        """Return the optimisers by name."""
+        return {"critic": self.agent.critic_optimiser, "actor": self.agent.actor_optimiser}
+
+
+class SacAlgorithm:
+    """RLPD: soft actor-critic from scratch, with demonstrations in half of each batch.
+
+    Args:
+        encoder: Maps obs {name: [B, 1, ...]} to features [B, out_dim].
+        scaler: Between physical actions and the agent's unit.
+        names: Observations that the encoder reads.
+        settings: How it learns.
+        n_members: Critics.
+        hidden: Widths of the critics' and the actor's hidden layers.
+        layer_norm: Whether there is a layer norm before each activation, in both.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        scaler: ActionScaler,
+        names: Sequence[str],
+        *,
+        settings: SacSettings,
+        n_members: int = 5,
+        hidden: Sequence[int] = (256, 256),
+        layer_norm: bool = True,
+    ) -> None:
+        a, c = len(scaler.half), _features(encoder)
+        critic = QEnsemble(
+            encoder, n_features=c, action_dim=a, n_members=n_members, hidden=hidden, layer_norm=layer_norm
+        )
+        gaussian = GaussianActor(c, a, hidden=hidden, layer_norm=layer_norm)
+        self.agent = SacAgent(critic, gaussian, settings)
+        self.policy: StepModule = GaussianStep(encoder, gaussian, scaler, names)
+        self.streams: Mapping[str, Sequence[int]] = {}
+        self.bounds = settings.bounds
+        self._scaler = scaler
+
+    def update(self, batch: Batch, generator: torch.Generator, *, actor: bool) -> dict[str, float]:
+        """Take a critic step, and a step of actor and temperature if asked."""
+        data = SacBatch(
+            obs=batch.obs,
+            action=self._scaler.to_agent(batch.action[:, 0]),
+            reward=batch.reward,
+            bootstrap=batch.bootstrap,
+            next_obs=batch.next_obs,
+        )
+        values = self.agent.update_critic(data, _noise(data.action, generator))
+        return {**values, **self.agent.update_actor(data, _noise(data.action, generator))} if actor else values
+
+    def optimisers(self) -> dict[str, torch.optim.Optimizer]:
+        """Return the optimisers by name."""
+        agent = self.agent
+        return {
+            "critic": agent.critic_optimiser, "actor": agent.actor_optimiser, "temperature": agent.temperature_optimiser
+        }  # fmt: skip
+
+
+def _noise(like: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.randn(like.shape, generator=generator).to(like.device)

@@ -1,0 +1,128 @@
+"""The learned policies of one step, with what surrounds a network on a robot: numpy in, physical units, exploration.
+
+What is published is exactly the state of one of these modules: encoder and actor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from robot_rl.errors import ConfigError
+from robot_rl.rl.actions import ActionScaler
+from robot_rl.rl.residual import ResidualActor
+from robot_rl.rl.sac import GaussianActor
+from robot_rl.values import Obs
+
+
+class StepModule(nn.Module):
+    """Encoder and actor of a step policy; an abstract `robot_rl.rl.runner.ExploringPolicy`.
+
+    Args:
+        encoder: Maps obs {name: [B, 1, ...]} to features [B, C].
+        actor: What acts on them.
+        scaler: Between physical actions and the agent's unit.
+        names: Observations that the encoder reads.
+    """
+
+    def __init__(self, encoder: nn.Module, actor: nn.Module, scaler: ActionScaler, names: Sequence[str]) -> None:
+        super().__init__()
+        self.encoder, self.actor = encoder, actor
+        self.scaler, self.names = scaler, tuple(names)
+
+    def act(self, obs: Obs, base_action: np.ndarray) -> np.ndarray:
+        """Return the deterministic action [A] at one observation step."""
+        return self._physical(self._choose(obs, base_action, None))
+
+    def explore(self, obs: Obs, base_action: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Return an action [A] drawn around the deterministic one."""
+        noise = rng.standard_normal((1, len(self.scaler.half)), dtype=np.float32)
+        return self._physical(self._choose(obs, base_action, torch.from_numpy(noise)))
+
+    def warm_up(self, obs: Obs, base_action: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Return an action [A] that nothing learned decides."""
+        raise NotImplementedError
+
+    def _choose(self, obs: Obs, base_action: np.ndarray, noise: Tensor | None) -> Tensor:
+        """Return the action [1, A] in the agent's unit."""
+        raise NotImplementedError
+
+    def _features(self, obs: Obs) -> Tensor:
+        device = next(self.actor.parameters()).device
+        rows = {name: torch.as_tensor(np.array(obs[name])[None, None], device=device) for name in self.names}
+        return cast(Tensor, self.encoder(rows))
+
+    def _base(self, base_action: np.ndarray) -> Tensor:
+        device = next(self.actor.parameters()).device
+        return torch.as_tensor(self.scaler.to_agent(np.asarray(base_action, np.float32))[None], device=device)
+
+    def _physical(self, action: Tensor) -> np.ndarray:
+        return np.asarray(self.scaler.to_physical(action[0].cpu().numpy()))
+
+
+class ResidualStep(StepModule):
+    """The base's action and a bounded correction.
+
+    Args:
+        encoder: As of `StepModule`.
+        actor: The correction.
+        scaler: As of `StepModule`.
+        names: As of `StepModule`.
+        noise: Standard deviation of the exploration, in the agent's unit.
+        warm_up_noise: Half width of the uniform noise on the base before anything is learned.
+
+    Raises:
+        ConfigError: A negative noise.
+    """
+
+    actor: ResidualActor
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        actor: ResidualActor,
+        scaler: ActionScaler,
+        names: Sequence[str],
+        *,
+        noise: float = 0.05,
+        warm_up_noise: float = 0.2,
+    ) -> None:
+        if noise < 0 or warm_up_noise < 0:
+            raise ConfigError(f"`noise` and `warm_up_noise` must be 0 or more, got {noise} and {warm_up_noise}")
+        super().__init__(encoder, actor, scaler, names)
+        self._noise, self._warm_up_noise = noise, warm_up_noise
+
+    def warm_up(self, obs: Obs, base_action: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Return the base's action with uniform noise."""
+        noise = rng.uniform(-1, 1, (1, len(self.scaler.half))).astype(np.float32)
+        return self._physical((self._base(base_action) + self._warm_up_noise * torch.from_numpy(noise)).clamp(-1, 1))
+
+    @torch.no_grad()
+    def _choose(self, obs: Obs, base_action: np.ndarray, noise: Tensor | None) -> Tensor:
+        base = self._base(base_action)
+        total: Tensor = base + self.actor(self._features(obs), base)
+        if noise is not None:
+            total = total + self._noise * noise.to(total.device)
+        return total.clamp(-1.0, 1.0)
+
+
+class GaussianStep(StepModule):
+    """A tanh-squashed Gaussian that needs no base: its mode is the deterministic action, a sample the exploration."""
+
+    actor: GaussianActor
+
+    def warm_up(self, obs: Obs, base_action: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Return a uniform action over the demonstrated range."""
+        uniform = rng.uniform(-1, 1, len(self.scaler.half)).astype(np.float32)
+        return np.asarray(self.scaler.to_physical(uniform))
+
+    @torch.no_grad()
+    def _choose(self, obs: Obs, base_action: np.ndarray, noise: Tensor | None) -> Tensor:
+        features = self._features(obs)
+        if noise is None:
+            return self.actor.mode(features)
+        return self.actor.sample(features, noise.to(features.device))[0]
