@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from omegaconf import DictConfig
 from rich.console import Console
 
 from robot_rl.bundle import PolicyBundle
 from robot_rl.cli.config import build, plain
+from robot_rl.cli.latency import read_latency
 from robot_rl.cli.model_card import ModelCard, torch_policy
 from robot_rl.cli.progress import bar
 from robot_rl.errors import ConfigError
+from robot_rl.evaluation.delayed_env import DelayedEnv
 from robot_rl.evaluation.parallel import evaluate
 from robot_rl.evaluation.report import write_report
 from robot_rl.evaluation.report_sections import evaluation_sections
 from robot_rl.evaluation.rollouts import EpisodeResult
 from robot_rl.evaluation.summary import EvaluationMeta, EvaluationSummary
 from robot_rl.evaluation.validation import ValidationRecord
-from robot_rl.interfaces import Policy
+from robot_rl.interfaces import Env, Policy
+from robot_rl.values import Tick
 
 
 def make_onnx_policy(bundle: str) -> Policy:
@@ -30,6 +36,29 @@ def make_onnx_policy(bundle: str) -> Policy:
     from robot_rl.deploy.onnx_policy import OnnxPolicy
 
     return OnnxPolicy(PolicyBundle.open(bundle))
+
+
+def make_late_env(env: Mapping[str, Any], latency: str, rest: Sequence[str]) -> Env:
+    """Build a task's environment in a worker process, with the latencies of a measured cell."""
+
+    def hold(tick: Tick) -> np.ndarray:
+        return np.concatenate([np.ravel(tick.obs[name]) for name in rest])
+
+    return DelayedEnv(build(env), read_latency(latency), hold=hold)
+
+
+def _environment(config: DictConfig) -> tuple[dict[str, Any], Callable[[], Env]]:
+    """Return what identifies the environment, and how to build it."""
+    env, late = plain(config.task.env), config.evaluate.latency
+    if late is None:
+        return env, partial(build, env)
+    rest = plain(config.task.rest)
+    if not rest:
+        raise ConfigError(
+            f"`evaluate.latency` needs `task.rest`, what holds the arm still; `{config.task.name}` has none"
+        )
+    digest = hashlib.sha256(Path(late).read_bytes()).hexdigest() if Path(late).is_file() else ""
+    return {**env, "latency": digest}, partial(make_late_env, env, str(late), rest)
 
 
 def _subject(config: DictConfig) -> tuple[str, Callable[[], Policy]]:
@@ -45,7 +74,7 @@ def _subject(config: DictConfig) -> tuple[str, Callable[[], Policy]]:
 def summarise(config: DictConfig, console: Console) -> EvaluationSummary:
     """Run the rollouts, continuing an interrupted evaluation of the same policy."""
     name, policy_factory = _subject(config)
-    env = plain(config.task.env)
+    env, env_factory = _environment(config)
     command = shlex.join(["robot-rl", *sys.argv[1:]])
     meta = EvaluationMeta(task=config.task.name, policy_id=name, env=env, command=command)
     first, count = int(config.evaluate.first_seed), int(config.evaluate.episodes)
@@ -56,7 +85,7 @@ def summarise(config: DictConfig, console: Console) -> EvaluationSummary:
             progress.advance(task)
 
         summary = evaluate(
-            partial(build, env),
+            env_factory,
             policy_factory,
             range(first, first + count),
             workers=config.evaluate.workers,

@@ -9,7 +9,8 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from calibration.files import save_calibration
-from robot_rl.cli.config import load_config
+from robot_rl.cli.config import build, load_config, plain
+from robot_rl.cli.evaluate_command import _environment
 from robot_rl.cli.latency import aligned_episode, read_latency, stream_latencies
 from robot_rl.cli.loop_command import run as run_loop
 from robot_rl.cli.train_command import datasets
@@ -128,3 +129,25 @@ def test_the_loop_sends_actions_ahead_by_the_lead(tmp_path: Path) -> None:
     moving = ahead[ahead > 0]  # before the first chunk it holds
     assert len(moving) > 10
     assert moving.min() >= lead_steps
+
+
+def test_an_evaluation_can_be_as_late_as_the_cell(tmp_path):
+    file = latency_file(tmp_path, stream="joint_position")
+    config = load_config(["task=lift", f"evaluate.latency={file}"])
+    described, make_env = _environment(config)
+    assert described["latency"] != ""
+    env, plain_env = make_env(), build(plain(config.task.env))
+    try:
+        start = env.reset(7).obs["joint_position"]
+        np.testing.assert_array_equal(plain_env.reset(7).obs["joint_position"], start)
+        goal = np.concatenate([start + 0.1, [0.04]]).astype(np.float32)
+        late = [env.step(goal).obs["joint_position"] for _ in range(4)]
+        prompt = plain_env.step(goal).obs["joint_position"]
+    finally:
+        env.close()
+        plain_env.close()
+    assert np.abs(prompt - start).max() > 1e-3
+    np.testing.assert_allclose(late[0], start, atol=1e-3)  # a command of 100 ms lead is two ticks of 20 Hz away
+    np.testing.assert_allclose(late[1], start, atol=1e-3)
+    assert np.abs(late[3] - start).max() > 1e-3
+    assert _environment(load_config(["task=lift"]))[0] == plain(config.task.env)
