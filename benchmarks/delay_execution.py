@@ -201,7 +201,6 @@ LABELS = {
     "hit": "share of episodes that end at the pillar",
     "jerk": "jerk of the commanded position, root mean square",
     "boundary_kink": "second difference of the command where a chunk takes over, mean length",
-    "inference_p50_ms": "median time of a batched call (not a robot's)",
 }
 
 
