@@ -189,7 +189,7 @@ def _cell_rows(family: str, models: Sequence[str], way: str, delay: int, base: n
             "claim": f"success beyond {BASELINE}; {where}", "value": gain.value, "unit": "",
             "interval": [gain.low, gain.high], "baseline": f"{BASELINE}: {base.mean():.3f}", **common,
         })  # fmt: skip
-    for what, unit in (("hit", ""), ("jerk", "m/s^3"), ("boundary_kink", "m"), ("inference_p50_ms", "ms")):
+    for what, unit in (("hit", ""), ("jerk", "m/s^3"), ("boundary_kink", "m")):
         found.append({
             "claim": f"{LABELS[what]}; {where}", "value": float(table(models, way, delay, what).mean()), "unit": unit,
             **common,
