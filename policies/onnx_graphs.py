@@ -81,6 +81,11 @@ Part = _Sample | _Encode | _Denoise
 PARTS: dict[str, type[Part]] = {"sample": _Sample, "encode": _Encode, "denoise": _Denoise}
 
 
+def parts_of(model: ChunkNetwork) -> tuple[str, ...]:
+    """Return the names of all graphs that a model has: the whole of inference, and its parts if it denoises."""
+    return tuple(PARTS) if isinstance(model, DenoisingModel) else ("sample",)
+
+
 def to_onnx(part: Part, example: Mapping[str, Any]) -> bytes:
     """Export one part with a dynamic batch axis, weights inside the file."""
     batch = torch.export.Dim("B")

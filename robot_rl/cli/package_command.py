@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 def run(config: DictConfig, console: Console) -> PolicyBundle:
     """Export the averaged weights of the training run `run` to `bundle` and check their parity with torch."""
     from policies.export import export_bundle
+    from policies.onnx_graphs import parts_of
 
     card, model = trained_model(config.run)
     bundle = _same_bundle(config.bundle, model) or export_bundle(
@@ -30,7 +31,7 @@ def run(config: DictConfig, console: Console) -> PolicyBundle:
         n_execute=card.n_execute,
         config={"task": card.task, "policy": dict(card.policy), "train": plain(config.train)},
         data_digest=card.data_digest,
-        graphs=plain(config.package.graphs),
+        graphs=plain(config.package.graphs) or parts_of(model),
     )
     parity = bundle.manifest.parity
     console.print(

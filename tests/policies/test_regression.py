@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from policies.export import export_bundle
+from policies.flow import FlowModel
 from policies.horizons import MixtureOfHorizons
+from policies.onnx_graphs import parts_of
 from policies.regression import RegressionModel
 from policies.torch_policy import TorchPolicy
 from robot_rl.bundle import PolicyBundle
@@ -103,3 +105,12 @@ def test_parts_of_a_denoiser_cannot_be_exported(tmp_path):
             graphs=("sample", "denoise"),
         )  # fmt: skip
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_names_the_graphs_it_has():
+    assert parts_of(make()) == ("sample",)
+    assert parts_of(FlowModel(SPEC, STATS, encoder=encoder, denoiser=EVERY["mlp"], n_obs=2, horizon=HORIZON)) == (
+        "sample",
+        "encode",
+        "denoise",
+    )
