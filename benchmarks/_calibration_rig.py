@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
 import numpy as np
+from rich.progress import track
 
 from calibration.boards import BoardView
 from calibration.clock_offset import ArmTrajectory
@@ -10,6 +15,7 @@ from calibration.evidence import CornerEvidence
 from robot_rl.calibration_types import CameraIntrinsics, Pose
 from sim.rig import RigShot, SimulatedRig
 
+Raw = Mapping[str, float]
 CAMERA = CameraIntrinsics(
     model="pinhole", width=1280, height=720, fx=900.0, fy=902.0, cx=640.0, cy=362.0,
     distortion=(0.05, -0.1, 0.001, -0.0005, 0.02),
@@ -69,3 +75,13 @@ def pictures(
     """Return what the camera saw at true times [N] s of the arm's clock."""
     poses = trajectory.at(np.round(1e9 * true_s).astype(np.int64))
     return evidence([RIG.shot(RIG.camera_board(Pose.from_matrix(T)), rng, noise_px=noise_px) for T in poses])
+
+
+def played(path: Path, case: Callable[[int], Raw], seeds: int) -> list[Raw]:
+    """Return the raw figures of a case, one a seed, measured where the file at `path` does not hold them yet."""
+    raw: list[Raw] = json.loads(path.read_text()) if path.exists() else []
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for seed in track(range(len(raw), seeds), description=path.stem):
+        raw.append(case(seed))
+        path.write_text(json.dumps(raw))
+    return raw[:seeds]

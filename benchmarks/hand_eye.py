@@ -10,7 +10,6 @@ Writes benchmarks/results/hand_eye.json and docs/img/hand_eye.png.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,9 +18,8 @@ from typing import Any
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
-from rich.progress import track
 
-from benchmarks._calibration_rig import RIG, errors, evidence, pictures, shaken, sway
+from benchmarks._calibration_rig import RIG, Raw, errors, evidence, pictures, played, shaken, sway
 from benchmarks._results import DOC_IMAGES, write_results
 from calibration.board_scatter import BoardScatter, board_scatter
 from calibration.clock_offset import calibrate_moving
@@ -37,7 +35,6 @@ RAW = Path("outputs/benchmarks/hand_eye")
 N_VIEWS = 20
 OFFSET_S = 0.03
 EXACT = HandEyeOptions(arm_noise="exact", folds=2)
-Raw = Mapping[str, float]
 
 
 def clean(seed: int) -> Raw:
@@ -99,17 +96,6 @@ CASES: Mapping[str, tuple[Callable[[int], Raw], str]] = {
 def _named(camera: Pose) -> dict[str, float]:
     mm, deg = errors(camera)
     return {"mm": mm, "deg": deg}
-
-
-def played(name: str, seeds: int) -> list[Raw]:
-    """Return the raw figures of a case, measured where they are not on disk."""
-    path = RAW / f"{name}.json"
-    raw: list[Raw] = json.loads(path.read_text()) if path.exists() else []
-    RAW.mkdir(parents=True, exist_ok=True)
-    for seed in track(range(len(raw), seeds), description=name):
-        raw.append(CASES[name][0](seed))
-        path.write_text(json.dumps(raw))
-    return raw[:seeds]
 
 
 def real_arm(folder: Path) -> tuple[list[dict[str, Any]], Mapping[str, BoardScatter]]:
@@ -206,7 +192,7 @@ def main() -> None:
     rows, scatters = real_arm(folder) if folder.is_dir() else ([], {})
     if not rows:
         print(f"no real arm: nothing at {folder}")
-    raw = {name: played(name, args.seeds) for name in args.cases}
+    raw = {name: played(RAW / f"{name}.json", CASES[name][0], args.seeds) for name in args.cases}
     for name, items in raw.items():
         rows += rows_of(name, items)
     write_results("hand_eye", rows)

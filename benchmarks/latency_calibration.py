@@ -9,7 +9,6 @@ docs/img/latency_calibration.png.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,8 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import mujoco
 import numpy as np
-from rich.progress import track
 
-from benchmarks._calibration_rig import pictures, sway
+from benchmarks._calibration_rig import Raw, pictures, played, sway
 from benchmarks._results import DOC_IMAGES, write_results
 from calibration.latency import Signal, chirp, lag_between, lag_samples
 from calibration.motion_signals import turning_speed
@@ -32,7 +30,6 @@ RAW = Path("outputs/benchmarks/latency_calibration")
 MS = 1_000_000
 SECONDS = 12.0
 MOVED = (1, 3, 5)  # joints that swing
-Raw = Mapping[str, float]
 
 
 def swing(delay_ms: float, *, command_hz: float = 20.0) -> tuple[Signal, Signal]:
@@ -108,17 +105,6 @@ CASES: Mapping[str, tuple[Callable[[int], Raw], str]] = {
 }
 
 
-def played(name: str, seeds: int) -> list[Raw]:
-    """Return the raw figures of a case, measured where they are not on disk."""
-    path = RAW / f"{name}.json"
-    raw: list[Raw] = json.loads(path.read_text()) if path.exists() else []
-    RAW.mkdir(parents=True, exist_ok=True)
-    for seed in track(range(len(raw), seeds), description=name):
-        raw.append(CASES[name][0](seed))
-        path.write_text(json.dumps(raw))
-    return raw[:seeds]
-
-
 def rows_of(name: str, raw: Sequence[Raw]) -> list[dict[str, Any]]:
     """Return the rows of a case."""
     off = np.array([item["found_ms"] - item["true_ms"] for item in raw])
@@ -162,7 +148,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=30)
     parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
     args = parser.parse_args()
-    raw = {name: played(name, args.seeds) for name in args.cases}
+    raw = {name: played(RAW / f"{name}.json", CASES[name][0], args.seeds) for name in args.cases}
     rows = [row for name, items in raw.items() for row in rows_of(name, items)]
     write_results("latency_calibration", rows)
     draw(raw)

@@ -80,12 +80,7 @@ def export_bundle(
         name: difference(name, frozen, contents[name], described[name], draw=draw, rounds=parity_rounds)
         for name in graphs
     }
-    for name, worst in measured.items():
-        if not worst <= tolerance:  # a NaN difference fails too
-            raise BundleError(
-                f"graph `{name}` differs from torch by {worst:.3g} in normalised units, expected at most "
-                f"{tolerance:.3g}; nothing was published"
-            )
+    _check_parity(measured, tolerance)
     manifest = Manifest(
         robot=spec,
         n_obs=frozen.n_obs,
@@ -109,6 +104,16 @@ def export_bundle(
     # JSON is YAML too, and hydra reads it as such; so no YAML writer is needed here.
     files |= {"weights.safetensors": save(weights), "config.yaml": json.dumps(config, indent=2).encode()}
     return PolicyBundle.publish(path, manifest, files)
+
+
+def _check_parity(measured: Mapping[str, float], tolerance: float) -> None:
+    """Raise if a graph differs from torch by more than is allowed."""
+    for name, worst in measured.items():
+        if not worst <= tolerance:  # a NaN difference fails too
+            raise BundleError(
+                f"graph `{name}` differs from torch by {worst:.3g} in normalised units, expected at most "
+                f"{tolerance:.3g}; nothing was published"
+            )
 
 
 def _solver_of(model: ChunkNetwork) -> SolverInfo | None:

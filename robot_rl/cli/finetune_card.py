@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -19,13 +18,14 @@ from robot_rl.cli.config import build, plain
 from robot_rl.cli.evaluate_command import make_onnx_policy
 from robot_rl.cli.latency import aligned_episode, stream_latencies
 from robot_rl.cli.model_card import FILE as MODEL_FILE
-from robot_rl.cli.model_card import torch_policy
+from robot_rl.cli.model_card import read_card, torch_policy
 from robot_rl.data.dataset import LazyEpisodes
 from robot_rl.data.normalizer import FieldStats, fit_stats
 from robot_rl.data.store import EpisodeStore
 from robot_rl.data.windows import WindowDataset, WindowSpec
 from robot_rl.errors import ConfigError, StoreError
 from robot_rl.imitation.checkpoint import read_state
+from robot_rl.imitation.summary import write_json
 from robot_rl.interfaces import Policy
 from robot_rl.rl.actions import ActionScaler
 from robot_rl.rl.algorithm import Algorithm
@@ -112,9 +112,7 @@ class FinetuneCard:
         """Write `finetune.json` into a run's folder, whole or not at all."""
         root = Path(folder)
         root.mkdir(parents=True, exist_ok=True)
-        part = root / f".{FILE}.{os.getpid()}"
-        part.write_text(json.dumps(self.to_dict(), indent=1) + "\n", "utf-8")
-        os.replace(part, root / FILE)
+        write_json(root / FILE, self.to_dict())
 
     @classmethod
     def load(cls, folder: str | Path) -> FinetuneCard:
@@ -123,13 +121,8 @@ class FinetuneCard:
         Raises:
             ConfigError: There is none.
         """
-        path = Path(folder) / FILE
-        if not path.is_file():
-            raise ConfigError(f"no {FILE} in {folder}; expected the folder of a run made by `robot-rl finetune`")
-        data = json.loads(path.read_text("utf-8"))
-        stats = {name: FieldStats.from_dict(values) for name, values in data.pop("stats").items()}
-        spec, names = RobotSpec.from_dict(data.pop("spec")), tuple(data.pop("names"))
-        return cls(spec=spec, names=names, stats=stats, **data)
+        data = read_card(Path(folder) / FILE, expected="the folder of a run made by `robot-rl finetune`")
+        return cls(**{**data, "names": tuple(data["names"])})
 
 
 def identify(base: str | Path) -> str:

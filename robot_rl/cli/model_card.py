@@ -68,12 +68,20 @@ class ModelCard:
         Raises:
             ConfigError: There is none.
         """
-        path = Path(run) / FILE
-        if not path.is_file():
-            raise ConfigError(f"no {FILE} in {run}; expected the folder of a training run, made by `robot-rl train`")
-        data = json.loads(path.read_text("utf-8"))
-        stats = {name: FieldStats.from_dict(values) for name, values in data.pop("stats").items()}
-        return cls(spec=RobotSpec.from_dict(data.pop("spec")), stats=stats, **data)
+        return cls(**read_card(Path(run) / FILE, expected="the folder of a training run, made by `robot-rl train`"))
+
+
+def read_card(path: Path, *, expected: str) -> dict[str, Any]:
+    """Return what a card's file says, its `spec` and `stats` as the objects they stand for.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    if not path.is_file():
+        raise ConfigError(f"no {path.name} in {path.parent}; expected {expected}")
+    data: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    stats = {name: FieldStats.from_dict(values) for name, values in data["stats"].items()}
+    return {**data, "spec": RobotSpec.from_dict(data["spec"]), "stats": stats}
 
 
 def trained_model(run: str | Path) -> tuple[ModelCard, ChunkNetwork]:

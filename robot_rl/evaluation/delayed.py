@@ -8,7 +8,7 @@ side by side, and one batched call serves all that ask at a tick.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from robot_rl.deploy.ensembling import Combine
 from robot_rl.deploy.history import ObsHistory
 from robot_rl.deploy.promises import ChunkSampler, Promise
 from robot_rl.errors import ConfigError
+from robot_rl.evaluation.lockstep import play_lanes
 from robot_rl.evaluation.rollouts import EpisodeResult, EpisodeScore
 from robot_rl.interfaces import Env
 from robot_rl.values import ActionChunk, Obs, PolicyInput
@@ -193,34 +194,17 @@ def run_delayed(
     Raises:
         ConfigError: No environment, or a seed given twice.
     """
-    if not envs or len(set(seeds)) != len(seeds):
-        raise ConfigError(f"need an environment and each seed once, got {len(envs)} and {len(seeds)} seeds")
-    waiting, done = iter([int(seed) for seed in seeds]), {}
-    lanes = [lane for env in envs if _next(lane := _Lane(env, setting, sampler.n_obs, rest), waiting)]
-    while lanes:
+
+    def serve(lanes: Sequence[_Lane]) -> None:
         for lane in lanes:
             lane.receive()
         _serve(sampler, lanes)
-        for lane in list(lanes):
-            if setting.delay_steps == 0:
+        if setting.delay_steps == 0:
+            for lane in lanes:
                 lane.receive()
-            result = lane.step(max_steps)
-            if result is None:
-                continue
-            done[result.episode.seed] = result
-            if on_done is not None:
-                on_done(result)
-            if not _next(lane, waiting):
-                lanes.remove(lane)
-    return [done[int(seed)] for seed in seeds]
 
-
-def _next(lane: _Lane, waiting: Iterator[int]) -> bool:
-    """Begin the next waiting seed's episode in a lane; return false when there is none left."""
-    seed = next(waiting, None)
-    if seed is not None:
-        lane.begin(seed)
-    return seed is not None
+    lanes = [_Lane(env, setting, sampler.n_obs, rest) for env in envs]
+    return play_lanes(lanes, seeds, serve=serve, max_steps=max_steps, on_done=on_done)
 
 
 def _serve(sampler: ChunkSampler, lanes: Sequence[_Lane]) -> None:

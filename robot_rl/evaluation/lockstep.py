@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -51,6 +51,21 @@ class BatchPolicy(Protocol):
 
     def act_batch(self, obs: Obs, noise: np.ndarray) -> BatchChunks:
         """Return chunks for obs {name: [B, O, ...]} and noise [B, *noise_shape], float32."""
+
+
+R = TypeVar("R", covariant=True)
+
+
+class Lane(Protocol[R]):
+    """One environment and the episode it is in."""
+
+    seed: int
+
+    def begin(self, seed: int) -> None:
+        """Start the episode of a seed."""
+
+    def step(self, max_steps: int | None) -> R | None:
+        """Play one step; return the result if that ended the episode."""
 
 
 class _Lane:
@@ -108,27 +123,57 @@ def run_lockstep(
         ConfigError: No environment, a seed given twice, or `max_steps` below 1.
         SpecError: The policy's chunks are not [B, H, A], or its actions not what the environment's spec says.
     """
-    if not envs or len(set(seeds)) != len(seeds):
-        raise ConfigError(f"need an environment and each seed once, got {len(envs)} and {len(seeds)} seeds")
     if max_steps is not None and max_steps < 1:
         raise ConfigError(f"`max_steps` must be at least 1, got {max_steps}")
-    waiting, done = iter([int(seed) for seed in seeds]), {}
-    lanes = [lane for env in envs if _next(lane := _Lane(env, policy), waiting)]
-    while lanes:
+
+    def serve(lanes: Sequence[_Lane]) -> None:
         _ask(policy, [lane for lane in lanes if not lane.rows])
-        for lane in list(lanes):
-            result = lane.step(max_steps)
+
+    return play_lanes([_Lane(env, policy) for env in envs], seeds, serve=serve, max_steps=max_steps, on_done=on_done)
+
+
+def play_lanes(
+    lanes: Sequence[Lane[R]],
+    seeds: Sequence[int],
+    *,
+    serve: Callable[[Sequence[Any]], None],
+    max_steps: int | None,
+    on_done: Callable[[R], None] | None,
+) -> list[R]:
+    """Play one episode a seed; a lane whose episode ended begins the next one that waits.
+
+    Args:
+        lanes: An environment each.
+        seeds: Seeds of the episodes.
+        serve: Called before every step with the lanes that play, to give them what they need for it.
+        max_steps: As of `run_lockstep`.
+        on_done: Called with every result as it comes in.
+
+    Returns:
+        One result a seed, in the order of `seeds`.
+
+    Raises:
+        ConfigError: No lane, or a seed given twice.
+    """
+    if not lanes or len(set(seeds)) != len(seeds):
+        raise ConfigError(f"need an environment and each seed once, got {len(lanes)} and {len(seeds)} seeds")
+    waiting, done = iter([int(seed) for seed in seeds]), {}
+    playing = [lane for lane in lanes if _next(lane, waiting)]
+    while playing:
+        serve(playing)
+        for lane in list(playing):
+            seed, result = lane.seed, lane.step(max_steps)
             if result is None:
                 continue
-            done[result.seed] = result
+            done[seed] = result
             if on_done is not None:
                 on_done(result)
             if not _next(lane, waiting):
-                lanes.remove(lane)
+                playing.remove(lane)
     return [done[int(seed)] for seed in seeds]
 
 
-def _next(lane: _Lane, waiting: Iterator[int]) -> bool:
+def _next(lane: Lane[Any], waiting: Iterator[int]) -> bool:
     """Begin the next waiting seed's episode in a lane; return false when there is none left."""
     seed = next(waiting, None)
     if seed is not None:

@@ -123,6 +123,15 @@ class QEnsemble(nn.Module):
             n_members, n_features + horizon * action_dim, 1, hidden=hidden, layer_norm=layer_norm
         )
 
+    def check_subset(self, size: int) -> None:
+        """Raise unless a target can take the least of `size` members.
+
+        Raises:
+            ConfigError: It is outside [1, E].
+        """
+        if not 1 <= size <= self.n_members:
+            raise ConfigError(f"`subset` must be in [1, {self.n_members}], got {size}")
+
     def q(self, obs: Mapping[str, Tensor], action: Tensor) -> Tensor:
         """Return values [E, B] of `action` [B, H, A] in obs {name: [B, O, ...]}."""
         return self.q_of_features(self.encoder(obs), action)

@@ -84,6 +84,12 @@ class ResidualActor(nn.Module):
         out: Tensor = self.alpha * torch.tanh(self.layers(torch.cat([features, base], dim=1)))
         return out
 
+    def total(self, features: Tensor, base: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Return base plus residual [B, A], and `noise` [B, A] if given, clamped to the agent's unit."""
+        total = base + self(features, base)
+        clamped: Tensor = (total if noise is None else total + noise).clamp(-1.0, 1.0)
+        return clamped
+
 
 @dataclass(frozen=True)
 class ResidualBatch:
@@ -119,8 +125,7 @@ class ResidualAgent(nn.Module):
 
     def __init__(self, critic: QEnsemble, actor: ResidualActor, settings: ResidualSettings) -> None:
         super().__init__()
-        if not 1 <= settings.subset <= critic.n_members:
-            raise ConfigError(f"`subset` must be in [1, {critic.n_members}], got {settings.subset}")
+        critic.check_subset(settings.subset)
         self.critic, self.actor, self.settings = critic, actor, settings
         self.target_members = deepcopy(critic.members).requires_grad_(False)
         self.target_actor = deepcopy(actor).requires_grad_(False)
@@ -130,10 +135,7 @@ class ResidualAgent(nn.Module):
     def act(self, obs: Mapping[str, Tensor], base: Tensor, noise: Tensor | None = None) -> Tensor:
         """Return total actions [B, A]; `noise` [B, A] is added for exploration, before the clamp."""
         with torch.no_grad():
-            residual = self.actor(self.critic.encoder(obs), base)
-            total = base + residual if noise is None else base + residual + noise
-            clamped: Tensor = total.clamp(-1.0, 1.0)
-        return clamped
+            return self.actor.total(self.critic.encoder(obs), base, noise)
 
     def update_critic(self, batch: ResidualBatch, noise: Tensor) -> dict[str, float]:
         """Take one critic step, move the targets, and return what to log.
@@ -185,6 +187,6 @@ class ResidualAgent(nn.Module):
         features = self.critic.encoder(batch.next_obs)
         base = torch.where(batch.bootstrap[:, None] > 0, batch.next_base, torch.zeros_like(batch.next_base))
         jitter = (s.target_noise * noise).clamp(-s.target_noise_clip, s.target_noise_clip)
-        total = (base + self.target_actor(features, base) + jitter).clamp(-1.0, 1.0)
+        total = self.target_actor.total(features, base, jitter)
         next_q: Tensor = self.target_members(torch.cat([features, total], dim=1)).squeeze(-1)
         return td_target(batch.reward, batch.bootstrap, subset_min(next_q, s.subset), bounds=s.gamma_bounds)

@@ -78,9 +78,9 @@ class GaussianActor(nn.Module):
         u = mean + torch.exp(log_std) * noise
         return torch.tanh(u), tanh_gaussian_log_prob(u, mean, log_std)
 
-    def mode(self, features: Tensor) -> Tensor:
-        """Return the deterministic actions [B, A]."""
-        return torch.tanh(self(features)[0])
+    def choose(self, features: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Return actions [B, A]: the mode, or a sample for standard normal `noise` [B, A]."""
+        return torch.tanh(self(features)[0]) if noise is None else self.sample(features, noise)[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,8 +142,7 @@ class SacAgent(nn.Module):
 
     def __init__(self, critic: QEnsemble, actor: GaussianActor, settings: SacSettings) -> None:
         super().__init__()
-        if not 1 <= settings.subset <= critic.n_members:
-            raise ConfigError(f"`subset` must be in [1, {critic.n_members}], got {settings.subset}")
+        critic.check_subset(settings.subset)
         self.critic, self.actor, self.settings = critic, actor, settings
         self.target_members = deepcopy(critic.members).requires_grad_(False)
         self.log_temperature = nn.Parameter(torch.tensor(math.log(settings.temperature)))
@@ -156,8 +155,7 @@ class SacAgent(nn.Module):
     @torch.no_grad()
     def act(self, obs: Mapping[str, Tensor], noise: Tensor | None = None) -> Tensor:
         """Return actions [B, A]: the mode, or a sample for standard normal `noise` [B, A]."""
-        features = self.critic.encoder(obs)
-        return self.actor.mode(features) if noise is None else self.actor.sample(features, noise)[0]
+        return self.actor.choose(self.critic.encoder(obs), noise)
 
     def update_critic(self, batch: SacBatch, noise: Tensor) -> dict[str, float]:
         """Take one critic step, move the targets, and return what to log; `noise` [B, A] is the next action's.

@@ -5,6 +5,7 @@ What is published is exactly the state of one of these modules: encoder and acto
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Sequence
 from typing import cast
 
@@ -19,7 +20,7 @@ from robot_rl.rl.sac import GaussianActor
 from robot_rl.values import Obs
 
 
-class StepModule(nn.Module):
+class StepModule(nn.Module, abc.ABC):
     """Encoder and actor of a step policy; an abstract `robot_rl.rl.runner.ExploringPolicy`.
 
     Args:
@@ -43,13 +44,13 @@ class StepModule(nn.Module):
         noise = rng.standard_normal((1, len(self.scaler.half)), dtype=np.float32)
         return self._physical(self._choose(obs, base_action, torch.from_numpy(noise)))
 
+    @abc.abstractmethod
     def warm_up(self, obs: Obs, base_action: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return an action [A] that nothing learned decides."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _choose(self, obs: Obs, base_action: np.ndarray, noise: Tensor | None) -> Tensor:
         """Return the action [1, A] in the agent's unit."""
-        raise NotImplementedError
 
     def _features(self, obs: Obs) -> Tensor:
         device = next(self.actor.parameters()).device
@@ -104,10 +105,8 @@ class ResidualStep(StepModule):
     @torch.no_grad()
     def _choose(self, obs: Obs, base_action: np.ndarray, noise: Tensor | None) -> Tensor:
         base = self._base(base_action)
-        total: Tensor = base + self.actor(self._features(obs), base)
-        if noise is not None:
-            total = total + self._noise * noise.to(total.device)
-        return total.clamp(-1.0, 1.0)
+        drawn = None if noise is None else self._noise * noise.to(base.device)
+        return self.actor.total(self._features(obs), base, drawn)
 
 
 class GaussianStep(StepModule):
@@ -123,6 +122,4 @@ class GaussianStep(StepModule):
     @torch.no_grad()
     def _choose(self, obs: Obs, base_action: np.ndarray, noise: Tensor | None) -> Tensor:
         features = self._features(obs)
-        if noise is None:
-            return self.actor.mode(features)
-        return self.actor.sample(features, noise.to(features.device))[0]
+        return self.actor.choose(features, None if noise is None else noise.to(features.device))

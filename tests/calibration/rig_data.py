@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from benchmarks._rig_scenes import FISHEYE, PINHOLE, RATIONAL
 from calibration.captures import BoardSpec, BoardView
 from robot_rl.calibration_types import CameraIntrinsics, Pose
 from sim.rig import RigShot, SimulatedRig, Viewpoints
@@ -12,25 +13,6 @@ CHARUCO = BoardSpec(kind="charuco", columns=8, rows=5, square_m=0.04, marker_m=0
 CHESSBOARD = BoardSpec(kind="chessboard", columns=8, rows=5, square_m=0.04)
 GRID = BoardSpec(
     kind="grid", columns=5, rows=4, square_m=0.05, marker_m=0.04, dictionary="DICT_APRILTAG_36h11", first_id=7
-)
-
-PINHOLE = CameraIntrinsics(
-    model="pinhole", width=640, height=480, fx=535.0, fy=533.0, cx=325.0, cy=236.0,
-    distortion=(-0.28, 0.03, 1e-3, -5e-4, 0.1),
-)  # fmt: skip
-RATIONAL = CameraIntrinsics(
-    model="rational", width=640, height=480, fx=535.0, fy=533.0, cx=325.0, cy=236.0,
-    distortion=(0.3, -0.1, 1e-3, 5e-4, 0.02, 0.5, -0.1, 0.01),
-)  # fmt: skip
-FISHEYE = CameraIntrinsics(
-    model="fisheye",
-    width=640,
-    height=480,
-    fx=300.0,
-    fy=301.0,
-    cx=322.0,
-    cy=238.0,
-    distortion=(0.03, -0.01, 2e-3, -1e-3),
 )
 CAMERAS = {camera.model: camera for camera in (PINHOLE, RATIONAL, FISHEYE)}
 

@@ -57,9 +57,18 @@ def test_the_residual_never_exceeds_its_bound():
 
 
 def test_the_sum_is_clamped_and_no_gradient_passes_where_it_is():
-    residual = torch.tensor([[0.1, 0.05]], requires_grad=True)
-    total = (torch.tensor([[0.95, -0.2]]) + residual).clamp(-1, 1)
+    actor, residuals = ResidualActor(3, 2, alpha=0.2), []
+    with torch.no_grad():  # whatever is seen, the residual is (0.1, 0.05)
+        actor.layers[-1].bias.copy_(torch.atanh(torch.tensor([0.5, 0.25])))
+
+    def keep(module, inputs, output):
+        output.retain_grad()
+        residuals.append(output)
+
+    actor.register_forward_hook(keep)
+    total = actor.total(torch.zeros(1, 3), torch.tensor([[0.95, -0.2]]))
     total.sum().backward()
+    (residual,) = residuals
     assert total[0].tolist() == pytest.approx([1.0, -0.15])
     assert residual.grad.tolist() == [[0.0, 1.0]]
 
