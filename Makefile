@@ -26,7 +26,7 @@ $(READY): pyproject.toml constraints.txt .ci/system_libs.sh ros_ws/src/robot_rl_
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { \
 		echo "error: $(PYTHON) cannot make a virtual environment; on Debian/Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train,sim,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train,sim,lerobot,hdf5,view,docs,dev]'
 	@# gym-pusht asks for opencv-python, whose files would overwrite the headless build's; it needs none of the rest.
 	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt gym-pusht
 	@# ROS 2 comes from wheels, for Linux and Python 3.11 and 3.12; without them the tests of the ROS graph skip.
