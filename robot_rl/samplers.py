@@ -20,9 +20,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from robot_rl.chain_step import ChainNoise, step_mean
 from robot_rl.errors import ConfigError
 from robot_rl.gaussian_path import Array, GaussianPath, check_times, solve
 
+FULL_NOISE = ChainNoise(eta=1.0)
 Denoise = Callable[[Array, float], Array]
 """Returns the path's native prediction at (x, t); t is a plain number in the path's own time."""
 
@@ -104,10 +106,8 @@ def ancestral(
         if _is_data(path, after):
             x = path.step(x, denoised, t, after)
             continue
-        alpha, sigma = path.coefficients(after)
-        up = math.sqrt(1.0 - (path.sigma_e(after) / path.sigma_e(t)) ** 2)  # s_up / s'
-        down = math.sqrt(1.0 - up * up)
-        x = alpha * denoised + sigma * (down * path.noise(x, t, denoised) + up * step_noise[i])
+        std = FULL_NOISE.natural(path, t, after)
+        x = step_mean(path, x, denoised, t, after, std) + std * step_noise[i]
     return x
 
 

@@ -4,7 +4,7 @@ import copy
 
 import torch
 
-from robot_rl.interfaces import ChunkModel
+from robot_rl.interfaces import ChunkModel, ShapedNoise
 
 
 def draws(model: ChunkModel, batch: int, seed: int = 0):
@@ -12,6 +12,12 @@ def draws(model: ChunkModel, batch: int, seed: int = 0):
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(batch, model.horizon, model.action_dim, generator=generator)
     return noise, torch.rand(batch, generator=generator)
+
+
+def sampling_noise(model: ChunkModel, batch: int, seed: int = 0) -> torch.Tensor:
+    """Return noise of the shape that sampling takes, [B, H, A] unless the model says otherwise."""
+    shape = model.noise_shape if isinstance(model, ShapedNoise) else (model.horizon, model.action_dim)
+    return torch.randn(batch, *shape, generator=torch.Generator().manual_seed(seed))
 
 
 def check_chunk_model(
@@ -37,12 +43,12 @@ def check_chunk_model(
 
 def check_sample(model: ChunkModel, obs: dict[str, torch.Tensor], batch: int, *, deterministic: bool) -> None:
     """The same noise gives the same chunk, other noise another (or not); the observations are left alone."""
-    noise, _ = draws(model, batch)
+    noise = sampling_noise(model, batch)
     before = copy.deepcopy(obs)
     with torch.no_grad():
         first, again = model.sample(obs, noise), model.sample(obs, noise)
-        other = model.sample(obs, draws(model, batch, 1)[0])
-    assert first.shape == noise.shape
+        other = model.sample(obs, sampling_noise(model, batch, 1))
+    assert first.shape == (batch, model.horizon, model.action_dim)
     assert torch.isfinite(first).all()
     assert torch.equal(first, again)
     assert torch.equal(first, other) == deterministic
@@ -51,7 +57,7 @@ def check_sample(model: ChunkModel, obs: dict[str, torch.Tensor], batch: int, *,
 
 def check_samples_of_a_batch_are_independent(model: ChunkModel, obs: dict[str, torch.Tensor], batch: int) -> None:
     """A batch gives what its samples give one by one."""
-    noise, _ = draws(model, batch)
+    noise = sampling_noise(model, batch)
     with torch.no_grad():
         together = model.sample(obs, noise)
         alone = [model.sample({k: v[i : i + 1] for k, v in obs.items()}, noise[i : i + 1]) for i in range(batch)]
