@@ -7,14 +7,16 @@ READY := $(VENV)/.ready
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-realtime check format clean
+.PHONY: help install demo test test-slow test-realtime test-lerobot check docs format clean
 
 help:
 	@echo "make demo    the whole line on a simulated arm: collect, train, evaluate, package, loop -> outputs/lift/report.html"
 	@echo "make test    the test suite"
 	@echo "make test-slow      the tests that take longest: bundles of every kind of policy, learning to convergence"
 	@echo "make test-realtime  whole ROS graphs against the clock, on an otherwise idle machine"
+	@echo "make test-lerobot   against LeRobot itself, in an environment of its own (Python 3.12, 5 GB); skips where that is not to be had"
 	@echo "make check   ruff, mypy --strict, import rules"
+	@echo "make docs    the documentation site -> build/site/index.html; a broken link fails"
 	@echo "make format  let ruff reformat"
 	@echo "make clean   remove .venv and caches (never data)"
 
@@ -50,11 +52,18 @@ test-slow: $(READY)
 test-realtime: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/ros -m realtime
 
+test-lerobot:
+	@bash .ci/test_lerobot.sh
+
 check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "build/site/index.html"
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

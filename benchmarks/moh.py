@@ -57,7 +57,7 @@ ARMS = {
     "moh_uniform": Arm("moh_uniform", ("denoiser=moh", "denoiser.gate=uniform", *SIZE)),
     "reweighted": Arm("reweighted", ("denoiser=moh_reweighted", *SIZE)),
 }
-RATIOS = (1.0, 1.2, 1.4, 2.0, 3.0)
+RATIOS = (1.2, 2.0)
 N_EXECUTE = 4
 MIN_ACTIVE = 2
 

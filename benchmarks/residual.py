@@ -1,8 +1,9 @@
-"""Residual RL on `lift` from a weak imitation base, against RLPD from scratch and more imitation (filtered BC).
+"""Residual RL on `lift` and `insert` from a weak imitation base, against RLPD from scratch and filtered BC.
 
-Three stages, each resumable: a base from few demonstrations and few updates; for each seed 30,000 environment steps by
-turns in one process; success of the deterministic policies on unseen seeds. Filtered BC plays the same number of steps
-with the base, adds its successes to the demonstrations, and imitates anew with the base's own settings.
+Three stages, each resumable: a base from few demonstrations and few updates; for each seed 30,000 (`lift`) or 60,000
+(`insert`) environment steps by turns in one process; success of the deterministic policies on unseen seeds. Filtered BC
+plays the same number of steps with the base, adds its successes to the demonstrations, and imitates anew with the
+base's own settings. Each task is played in a folder of its own; the report takes all that are there.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,14 @@ from robot_rl.values import RecordingMeta
 mpl.use("Agg")
 FIRST_SEED = 1_000_000
 ARMS = ("residual", "rlpd", "filtered_bc")
-BASE = ["collect.episodes=30", "train.steps=800", "train.warmup_steps=100", "train.threads=1", "policy.n_steps=4"]
+QUICK = ["train.warmup_steps=100", "train.threads=1", "policy.n_steps=4"]
+BASES = {
+    "lift": ["task=lift", "collect.episodes=30", "train.steps=800", *QUICK],
+    "insert": ["task=insert", "collect.episodes=30", "train.steps=900", *QUICK],
+}
+"""What makes a base that leaves room, by task."""
+STEPS = {"lift": 30_000, "insert": 60_000}
+GOALS = {"lift": "at least 0.95", "insert": "at least 0.70, goal 0.85"}
 
 
 def command(name: str, *arguments: str) -> None:
@@ -46,33 +54,34 @@ def command(name: str, *arguments: str) -> None:
         raise RuntimeError(f"robot-rl {name} {' '.join(arguments)} failed")
 
 
-def make_base(out: Path, overrides: Sequence[str]) -> None:
+def make_base(out: Path, settings: Sequence[str]) -> None:
     """Collect demonstrations, train the base and evaluate it on the seeds that every policy is told on."""
     for name in ("collect", "train"):
-        command(name, f"out={out}", *BASE, *overrides)
-    command("evaluate", f"out={out}", "evaluate.what=run", "evaluate.video_episodes=0", *BASE, *overrides)
+        command(name, f"out={out}", *settings)
+    if not (out / "evaluate" / "summary.json").exists():
+        command("evaluate", f"out={out}", "evaluate.what=run", "evaluate.video_episodes=0", *settings)
 
 
-def finetune(out: Path, arm: str, seed: int, *, steps: int, overrides: Sequence[str]) -> None:
+def finetune(out: Path, arm: str, seed: int, *, steps: int, settings: Sequence[str]) -> None:
     """Run one reinforcement learning arm of one seed."""
     command(
         "finetune", f"out={out}", f"algo={arm}", f"seed={seed}", f"finetune.out={out}/{arm}_{seed}",
         "finetune.workers=0", f"finetune.steps={steps}", f"finetune.first_seed={FIRST_SEED * (seed + 1)}",
-        "finetune.eval_every=2500", "evaluate.video_episodes=0", *BASE, *overrides,
+        "finetune.eval_every=2500", "evaluate.video_episodes=0", *settings,
     )  # fmt: skip
 
 
-def filtered_bc(out: Path, seed: int, *, steps: int, overrides: Sequence[str]) -> None:
+def filtered_bc(out: Path, seed: int, *, steps: int, settings: Sequence[str]) -> None:
     """Play so many steps with the base, keep what succeeded, and imitate demonstrations and successes together."""
     folder = out / f"filtered_bc_{seed}"
-    store = _play(out, folder, seed, steps)
+    store = _play(out, folder, seed, steps, settings)
     print(f"filtered BC, seed {seed}: {len(store)} demonstrations and successes")
-    same = [f"out={folder}", f"seed={seed}", *BASE, *overrides]
+    same = [f"out={folder}", f"seed={seed}", *settings]
     command("train", *same)
     command("evaluate", *same, "evaluate.what=run", "evaluate.video_episodes=0")
 
 
-def _play(out: Path, folder: Path, seed: int, steps: int) -> EpisodeStore:
+def _play(out: Path, folder: Path, seed: int, steps: int, settings: Sequence[str]) -> EpisodeStore:
     """Return the store of demonstrations and successes, made whole before it takes its name."""
     target, part = folder / "store", folder / "store.part"
     if target.exists():
@@ -80,7 +89,7 @@ def _play(out: Path, folder: Path, seed: int, steps: int) -> EpisodeStore:
     shutil.rmtree(part, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copytree(out / "store", part)
-    store, config = EpisodeStore.open(part), load_config([])
+    store, config = EpisodeStore.open(part), load_config(list(settings))
     env, policy, played, episode = build(config.task.env), torch_policy(str(out / "train")), 0, 0
     with Progress() as progress:
         task = progress.add_task("playing with the base", total=steps)
@@ -106,16 +115,16 @@ def final(out: Path, arm: str, seed: int) -> EvaluationSummary:
     return EvaluationSummary.read(found)
 
 
-def rows(out: Path, seeds: Sequence[int], steps: int) -> list[dict[str, Any]]:
-    """Return result rows: each arm's success over all seeds, with the exact interval, and seed by seed."""
+def rows(task: str, out: Path, seeds: Sequence[int], steps: int) -> list[dict[str, Any]]:
+    """Return a task's result rows: each arm's success over all seeds, with the exact interval, and seed by seed."""
     base = EvaluationSummary.read(out / "evaluate" / "summary.json")
     found: list[dict[str, Any]] = [
-        {"claim": "lift, the imitation base", "value": base.success.value, "unit": "success",
+        {"claim": f"{task}, the imitation base", "value": base.success.value, "unit": "success",
          "interval": [base.success.low, base.success.high], "seeds": len(base.results),
          "baseline": "between 0.3 and 0.7"}
     ]  # fmt: skip
     for arm in ARMS:
-        there = [s for s in seeds if (out / f"{arm}_{s}").exists()]
+        there = [s for s in seeds if finished(out, arm, s)]
         if not there:
             continue
         summaries = [final(out, arm, s) for s in there]
@@ -123,16 +132,34 @@ def rows(out: Path, seeds: Sequence[int], steps: int) -> list[dict[str, Any]]:
         pooled = clopper_pearson(wins, n)
         each = ", ".join(f"{s.successes}/{len(s.results)}" for s in summaries)
         found.append(
-            {"claim": f"lift, {arm} after {steps} steps from the base ({each})", "value": pooled.value,
+            {"claim": f"{task}, {arm} after {steps} steps from the base ({each})", "value": pooled.value,
              "unit": "success", "interval": [pooled.low, pooled.high], "seeds": f"training seeds {there}",
-             "baseline": "at least 0.95" if arm == "residual" else f"base {base.success.value:.2f}"}
+             "baseline": GOALS[task] if arm == "residual" else f"base {base.success.value:.2f}"}
         )  # fmt: skip
     return found
 
 
-def plot(out: Path, seeds: Sequence[int]) -> None:
-    """Draw success over environment steps: deterministic policies on the curve's own seeds."""
-    fig, axes = plt.subplots(figsize=(8, 3.8), layout="constrained")
+def finished(out: Path, arm: str, seed: int) -> bool:
+    """Return whether an arm of a seed has been evaluated."""
+    folder = out / f"{arm}_{seed}"
+    return (folder / ("evaluate/summary.json" if arm == "filtered_bc" else "summary.json")).exists()
+
+
+def plot(tasks: Mapping[str, Path], seeds: Sequence[int]) -> None:
+    """Draw success over environment steps, a panel a task: deterministic policies on the curve's own seeds."""
+    fig, panels = plt.subplots(
+        1, len(tasks), figsize=(6 * len(tasks) + 2, 3.8), sharey=True, squeeze=False, layout="constrained"
+    )
+    for axes, (task, out) in zip(panels[0], tasks.items(), strict=True):
+        _draw(axes, task, out, seeds)
+    panels[0][0].set(ylabel="success, 20 seeds a point", ylim=(-0.02, 1.02))
+    panels[0][-1].legend()
+    DOC_IMAGES.mkdir(parents=True, exist_ok=True)
+    fig.savefig(DOC_IMAGES / "residual.png", dpi=110)
+    plt.close(fig)
+
+
+def _draw(axes: Any, task: str, out: Path, seeds: Sequence[int]) -> None:
     for arm, colour in zip(ARMS[:2], ("tab:blue", "tab:orange"), strict=True):
         for seed in seeds:
             path = out / f"{arm}_{seed}" / "curve" / "metrics.jsonl"
@@ -143,37 +170,39 @@ def plot(out: Path, seeds: Sequence[int]) -> None:
                 )  # fmt: skip
     base = EvaluationSummary.read(out / "evaluate" / "summary.json").success.value
     axes.axhline(base, color="grey", linestyle=":", label="base")
-    done = [s for s in seeds if (out / f"filtered_bc_{s}" / "evaluate" / "summary.json").exists()]
+    done = [s for s in seeds if finished(out, "filtered_bc", s)]
     if done:
         mean = sum(final(out, "filtered_bc", s).success.value for s in done) / len(done)
         axes.axhline(mean, color="tab:green", linestyle="--", label="filtered BC, all steps")
-    axes.set(xlabel="environment steps", ylabel="success, 20 seeds a point", ylim=(-0.02, 1.02), title="lift")
-    axes.legend()
-    DOC_IMAGES.mkdir(parents=True, exist_ok=True)
-    fig.savefig(DOC_IMAGES / "residual.png", dpi=110)
-    plt.close(fig)
+    axes.set(xlabel="environment steps", title=task)
 
 
 def main() -> None:
     """Train what is missing, then write benchmarks/results/residual.json and its picture."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks/residual"))
+    parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks/residual"), help="a folder a task in it")
+    parser.add_argument("--task", choices=sorted(BASES), default="lift", help="what to train")
     parser.add_argument("--train", action="store_true", help="play and learn; continues where it stopped")
     parser.add_argument("--report", action="store_true", help="write rows and picture from what is there")
     parser.add_argument("--arms", nargs="*", default=list(ARMS), choices=ARMS)
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=30_000)
+    parser.add_argument("--steps", type=int, help="of the task to train; 30,000 for lift and 60,000 for insert")
     parser.add_argument("--overrides", nargs="*", default=[], help="robot-rl overrides for every stage")
     args = parser.parse_args()
+    steps = {**STEPS, **({} if args.steps is None else {args.task: args.steps})}
     if args.train:
-        make_base(args.out, args.overrides)
+        out, settings = args.out / args.task, [*BASES[args.task], *args.overrides]
+        make_base(out, settings)
         for seed in args.seeds:
             for arm in args.arms:
                 act = filtered_bc if arm == "filtered_bc" else partial(finetune, arm=arm)
-                act(args.out, seed=seed, steps=args.steps, overrides=args.overrides)
+                act(out, seed=seed, steps=steps[args.task], settings=settings)
     if args.report:
-        write_results("residual", rows(args.out, args.seeds, args.steps))
-        plot(args.out, args.seeds)
+        there = {task: args.out / task for task in BASES if (args.out / task / "evaluate" / "summary.json").exists()}
+        write_results(
+            "residual", [row for task, out in there.items() for row in rows(task, out, args.seeds, steps[task])]
+        )
+        plot(there, args.seeds)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ are sound), random crop in training and centre crop otherwise. Everything from t
 A frozen pretrained trunk can stand in for the one trained from scratch: `policies.pretrained`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from jaxtyping import Float, UInt8
@@ -19,6 +19,8 @@ from robot_rl.specs import RobotSpec
 
 Size = tuple[int, int]
 """Height and width in pixels."""
+Norm = Callable[[int], nn.Module]
+"""Makes the norm of a feature map with so many channels."""
 _STRIDE = 32  # of a ResNet-18's last feature map
 
 
@@ -30,32 +32,33 @@ def _norm(channels: int) -> nn.GroupNorm:
 class _BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut, with torchvision's parameter names."""
 
-    def __init__(self, c_in: int, c_out: int, stride: int) -> None:
+    def __init__(self, c_in: int, c_out: int, stride: int, norm: Norm) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False)
-        self.bn1 = _norm(c_out)
+        self.bn1 = norm(c_out)
         self.conv2 = nn.Conv2d(c_out, c_out, 3, 1, 1, bias=False)
-        self.bn2 = _norm(c_out)
+        self.bn2 = norm(c_out)
         self.downsample: nn.Module = nn.Identity()
         if stride != 1 or c_in != c_out:
-            self.downsample = nn.Sequential(nn.Conv2d(c_in, c_out, 1, stride, bias=False), _norm(c_out))
+            self.downsample = nn.Sequential(nn.Conv2d(c_in, c_out, 1, stride, bias=False), norm(c_out))
 
     def forward(self, x: Tensor) -> Tensor:
         h = functional.relu(self.bn1(self.conv1(x)))
         return functional.relu(self.bn2(self.conv2(h)) + self.downsample(x))
 
 
-def resnet18(channels: int, width: int = 64) -> nn.Sequential:
-    """Return a ResNet-18 (He et al. 2016) with group norm, without pooling and classifier, stride 32.
+def resnet18(channels: int, width: int = 64, norm: Norm = _norm) -> nn.Sequential:
+    """Return a ResNet-18 (He et al. 2016), by default with group norm, without pooling and classifier, stride 32.
 
     Its children are numbered as in LeRobot's `backbone`; the last feature map has 8 * width channels.
     """
     stages, c_in = [], width
     for i in range(4):
         c_out = width * 2**i
-        stages.append(nn.Sequential(_BasicBlock(c_in, c_out, 1 if i == 0 else 2), _BasicBlock(c_out, c_out, 1)))
+        first = _BasicBlock(c_in, c_out, 1 if i == 0 else 2, norm)
+        stages.append(nn.Sequential(first, _BasicBlock(c_out, c_out, 1, norm)))
         c_in = c_out
-    stem = (nn.Conv2d(channels, width, 7, 2, 3, bias=False), _norm(width), nn.ReLU(), nn.MaxPool2d(3, 2, 1))
+    stem = (nn.Conv2d(channels, width, 7, 2, 3, bias=False), norm(width), nn.ReLU(), nn.MaxPool2d(3, 2, 1))
     return nn.Sequential(*stem, *stages)
 
 

@@ -4,7 +4,8 @@ In the canonical coordinates y = x / alpha and s = sigma / alpha every path foll
 (`robot_rl.gaussian_path`). A step from s to s' is
 
 * `ddim`       y' = D + s' eps_hat. DDIM with eta = 0 (Song et al. 2021, arXiv 2010.02502), Euler on a flow, Euler in s.
-* `heun`       the same, then the slope at its end is averaged in (Karras et al. 2022, arXiv 2206.00364, algorithm 1).
+* `ddim_raw_noise`  the same, but eps_hat is the network's own also where `clip` bounds D, as diffusers' DDIM has it.
+* `heun`       `ddim`, then the slope at its end is averaged in (Karras et al. 2022, arXiv 2206.00364, algorithm 1).
 * `dpmpp_2m`   y' = E + s' (y - E) / s with E = D + (D - D_before) log(s / s') / (2 log(s_before / s)): second order
                for one evaluation a step (Lu et al. 2022, arXiv 2211.01095, algorithm 2).
 * `ancestral`  `ddim` to s_down, then s_up z with fresh noise z; s_up^2 = s'^2 (1 - s'^2 / s^2) and
@@ -27,6 +28,18 @@ from robot_rl.gaussian_path import Array, GaussianPath, check_times, solve
 FULL_NOISE = ChainNoise(eta=1.0)
 Denoise = Callable[[Array, float], Array]
 """Returns the path's native prediction at (x, t); t is a plain number in the path's own time."""
+
+
+def ddim_raw_noise(
+    path: GaussianPath, denoise: Denoise, x: Array, times: Sequence[float], *, clip: float | None = None
+) -> Array:
+    """Go by DDIM steps whose noise is that of the denoiser before it is bounded. Arguments as of `solve`."""
+    check_times(times)
+    for t, after in pairwise(times):
+        raw = _denoised(path, denoise, x, t, None)
+        alpha, sigma = path.coefficients(after, x)
+        x = alpha * (raw if clip is None else raw.clip(-clip, clip)) + sigma * path.noise(x, t, raw)
+    return x
 
 
 def heun(path: GaussianPath, denoise: Denoise, x: Array, times: Sequence[float], *, clip: float | None = None) -> Array:
@@ -128,6 +141,7 @@ class Sampler:
 
 SAMPLERS: dict[str, Sampler] = {
     "ddim": Sampler(solve),
+    "ddim_raw_noise": Sampler(ddim_raw_noise),
     "heun": Sampler(heun, evaluations=2),
     "dpmpp_2m": Sampler(dpmpp_2m),
     "ancestral": Sampler(ancestral, stochastic=True),

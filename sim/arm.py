@@ -44,6 +44,7 @@ class SimArm:
         self.high: np.ndarray = np.concatenate([limits[:, 1], self._gripper_high])
         speed = [gripper.max_speed_m_s] if gripper is not None else []
         self.max_speed: np.ndarray = np.array([*robot.velocity_limit, *speed])
+        self._targets = self.low.copy()
 
     @property
     def n_joints(self) -> int:
@@ -70,6 +71,16 @@ class SimArm:
         return float((self.data.qpos[self._gripper_qpos] - closed) / (opened - closed) * gripper.max_width_m)
 
     @property
+    def targets(self) -> np.ndarray:
+        """What the controllers were last told: J angles [rad], then the gripper's width [m] if there is one."""
+        return self._targets.copy()
+
+    @property
+    def tool(self) -> tuple[np.ndarray, np.ndarray]:
+        """Position [m] and rotation matrix of the tool frame in the base frame, float64 [3] and [3, 3]."""
+        return self.data.site_xpos[self._tcp].copy(), self.data.site_xmat[self._tcp].reshape(3, 3).copy()
+
+    @property
     def tcp_pose(self) -> np.ndarray:
         """Position and rot6d of the tool frame in the base frame, float32 [9]."""
         return pose9(self.data.site_xpos[self._tcp], self.data.site_xmat[self._tcp])
@@ -79,13 +90,29 @@ class SimArm:
         targets: np.ndarray = np.clip(np.concatenate([joint_position, self._gripper_high]), self.low, self.high)
         self.data.qpos[self._qpos] = targets[: self.n_joints]
         if self.robot.gripper is not None:
-            self._open(self.robot.gripper)
+            self._set_width(self.robot.gripper, self.robot.gripper.max_width_m)
         self.command(targets)
         return targets
+
+    def close_on(self, width_m: float) -> None:
+        """Put the fingers at an opening, at rest, and tell them to close: they press on what is between them.
+
+        Raises:
+            ConfigError: The robot has no gripper that opens so wide.
+        """
+        gripper = self.robot.gripper
+        if gripper is None or gripper.max_width_m <= width_m:
+            raise ConfigError(
+                f"robot `{self.robot.name}` needs a gripper that opens more than {width_m:g} m, "
+                f"got {'none' if gripper is None else f'{gripper.max_width_m:g} m'}"
+            )
+        self._set_width(gripper, width_m)
+        self.command(np.append(self._targets[:-1], 0.0))
 
     def command(self, targets: np.ndarray) -> None:
         """Set the controllers' targets: J angles [rad], then the gripper's width [m] if there is one."""
         gripper = self.robot.gripper
+        self._targets = np.array(targets)
         if gripper is None:
             self.data.ctrl[self._ctrl] = targets
             return
@@ -100,9 +127,11 @@ class SimArm:
         touching = {int(b) for pair in bodies if other in pair for b in pair}
         return bool(self._fingers) and touching.issuperset(self._fingers)
 
-    def _open(self, gripper: Gripper) -> None:
-        """Open the shown joint, and with it every joint that an equality couples to it."""
-        distance = gripper.joint_range[1] - self.data.qpos[self._gripper_qpos]
+    def _set_width(self, gripper: Gripper, width_m: float) -> None:
+        """Move the shown joint to an opening, and with it every joint that an equality couples to it."""
+        closed, opened = gripper.joint_range
+        wanted = closed + width_m / gripper.max_width_m * (opened - closed)
+        distance = wanted - self.data.qpos[self._gripper_qpos]
         self.data.qpos[self._gripper_qpos] += distance
         joint = self.model.joint(ROBOT_PREFIX + gripper.joint).id
         for kind, a, b in zip(self.model.eq_type, self.model.eq_obj1id, self.model.eq_obj2id, strict=True):

@@ -102,8 +102,9 @@ class ArmEnv:
         rng = np.random.default_rng(seed)
         mujoco.mj_resetData(self._model, self._data)
         noise = self._start_noise * rng.uniform(-1.0, 1.0, size=self._arm.n_joints)
-        self._target = self._arm.place(np.asarray(self._robot.home) + noise)
+        self._arm.place(np.asarray(self._robot.home) + noise)
         self._task.reset(self._arm, rng)
+        self._target = self._arm.targets
         mujoco.mj_forward(self._model, self._data)
         self._n_steps, self._running = 0, True
         return Tick(stamp_ns=0, obs=self._observe())

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from robot_rl.errors import ConfigError, SpecError
 from robot_rl.specs import ArraySpec
 from robot_rl.values import ActionChunk, Obs, PolicyInput
+from sim.hand import HandReference, nearest_quarter_turn, pointing_down, pose_yaw, yaw_of
 from sim.robots import ARM7, RobotModel
 
 _ABOVE_M = 0.02  # close enough above the cube to begin to descend
@@ -104,9 +104,11 @@ class LiftExpert:
         )
         self._seed, self._variation = seed, variation
         self._cube_size = cube_size_m
-        self._dt = 1.0 / control_hz
+        self._hand = HandReference(
+            self._kinematics, control_hz=control_hz, max_acceleration_m_s2=max_acceleration_m_s2,
+            max_turn_rad_s=max_turn_rad_s,
+        )  # fmt: skip
         self._step_ns = round(1e9 / control_hz)
-        self._acceleration, self._turn = max_acceleration_m_s2, max_turn_rad_s
         self.reset()
 
     @property
@@ -118,8 +120,6 @@ class LiftExpert:
         """Forget the last episode."""
         self._phase = Phase.APPROACH
         self._style: Style | None = None
-        self._joints = np.zeros(0)
-        self._velocity = np.zeros(3)
         self._width = self._open_m
         self._yaw = 0.0
         self._hold = np.zeros(3)
@@ -137,9 +137,9 @@ class LiftExpert:
         rows = {spec.name: spec.validate(given[spec.name], leading=1)[-1] for spec in self._obs}
         obs = {name: row.astype(np.float64) for name, row in rows.items()}
         style = self._style if self._style is not None else self._begin(obs)
-        self._yaw = _nearest_quarter_turn(_cube_yaw(obs["cube_pose"]), self._yaw) if self._is_free else self._yaw
-        self._follow(self._goal(obs, style), style.speed_m_s)
-        action = np.append(self._joints, self._open_m if self._is_free else 0.0).astype(np.float32)
+        self._yaw = nearest_quarter_turn(pose_yaw(obs["cube_pose"]), self._yaw) if self._is_free else self._yaw
+        joints = self._hand.follow(self._goal(obs, style), pointing_down(self._yaw), style.speed_m_s)
+        action = np.append(joints, self._open_m if self._is_free else 0.0).astype(np.float32)
         self._width = float(obs["gripper_width"][0])
         return ActionChunk(policy_input.stamp_ns, self._step_ns, action[None])
 
@@ -149,12 +149,16 @@ class LiftExpert:
         return self._phase in (Phase.APPROACH, Phase.DESCEND)
 
     def _begin(self, obs: Obs) -> Style:
-        """Take the reference from where the arm is, and draw this episode's style."""
+        """Take the reference from where the arm is, see whether it holds the cube, and draw this episode's style."""
         episode = zlib.crc32(obs["cube_pose"].astype(np.float32).tobytes())
         self._style = Style.draw(np.random.default_rng([self._seed, episode]), self._variation)
-        self._joints = obs["joint_position"]
+        self._hand.begin(obs["joint_position"])
         quarter = np.pi / 2  # in quarter turns, so that the start's noise does not decide how the cube is taken
-        self._yaw = quarter * round(_yaw_of(self._kinematics.forward(self._joints)) / quarter)
+        self._yaw = quarter * round(yaw_of(self._hand.pose) / quarter)
+        tool, cube = self._hand.pose, obs["cube_pose"][:3]
+        gripped = float(obs["gripper_width"][0]) < 1.25 * self._cube_size
+        if gripped and np.linalg.norm(tool[:3, 3] - cube) < 2 * _AT_GRASP_M:  # taken over with the cube in the hand
+            self._phase, self._hold, self._yaw = Phase.CLOSE, tool[:3, 3].copy(), yaw_of(tool)
         return self._style
 
     def _goal(self, obs: Obs, style: Style) -> np.ndarray:
@@ -166,7 +170,7 @@ class LiftExpert:
             self._phase = Phase.APPROACH
         if self._phase is Phase.APPROACH:
             above: np.ndarray = cube + np.append(style.approach_offset_m, style.hover_m)
-            turned = np.cos(_yaw_of(self._kinematics.forward(self._joints)) - self._yaw) > _ALIGNED_COSINE
+            turned = np.cos(yaw_of(self._hand.pose) - self._yaw) > _ALIGNED_COSINE
             if np.linalg.norm((tool - above)[:2]) < _ABOVE_M and turned:
                 self._phase = Phase.DESCEND
             else:
@@ -179,44 +183,6 @@ class LiftExpert:
             self._phase = Phase.LIFT
         return self._hold if self._phase is Phase.CLOSE else self._hold + _up(_LIFT_M)
 
-    def _follow(self, goal: np.ndarray, speed: float) -> None:
-        """Move the reference one tick towards `goal` and the grasp's orientation, within speed and acceleration."""
-        T_base_tool = self._kinematics.forward(self._joints)
-        offset = goal - T_base_tool[:3, 3]
-        distance = float(np.linalg.norm(offset))
-        # Fast enough to brake in time, and never past the goal within this tick.
-        wanted_speed = min(speed, np.sqrt(1.4 * self._acceleration * distance), distance / (2.0 * self._dt))
-        change = offset / max(distance, 1e-9) * wanted_speed - self._velocity
-        largest = self._acceleration * self._dt
-        self._velocity = self._velocity + change * min(1.0, largest / max(float(np.linalg.norm(change)), 1e-9))
-        rotation = Rotation.from_matrix(T_base_tool[:3, :3])
-        turn = (rotation.inv() * _pointing_down(self._yaw)).as_rotvec()
-        angle = float(np.linalg.norm(turn))
-        share = min(0.4, self._turn * self._dt / max(angle, 1e-9))
-        T_base_target = np.eye(4)
-        T_base_target[:3, :3] = (rotation * Rotation.from_rotvec(share * turn)).as_matrix()
-        T_base_target[:3, 3] = T_base_tool[:3, 3] + self._velocity * self._dt
-        self._joints = self._kinematics.inverse(T_base_target, start=self._joints, max_iterations=4).joint_position
-
 
 def _up(distance_m: float) -> np.ndarray:
     return np.array([0.0, 0.0, distance_m])
-
-
-def _pointing_down(yaw: float) -> Rotation:
-    """Return the orientation with the tool's z down and its x turned by `yaw` from the base's x."""
-    return Rotation.from_euler("z", yaw) * Rotation.from_euler("x", np.pi)
-
-
-def _yaw_of(T_base_tool: np.ndarray) -> float:
-    return float(np.arctan2(T_base_tool[1, 0], T_base_tool[0, 0]))
-
-
-def _cube_yaw(cube_pose: np.ndarray) -> float:
-    """Return the heading of the cube's x axis [rad]."""
-    return float(np.arctan2(cube_pose[4], cube_pose[3]))
-
-
-def _nearest_quarter_turn(yaw: float, reference: float) -> float:
-    """Return the one of the four headings that are the same to a cube which is nearest to `reference` [rad]."""
-    return reference + (yaw - reference + np.pi / 4) % (np.pi / 2) - np.pi / 4

@@ -114,8 +114,9 @@ class RealtimeArm:
             rng = np.random.default_rng(seed)
             mujoco.mj_resetData(self._model, self._data)
             noise = self._noise * rng.uniform(-1.0, 1.0, size=self._arm.n_joints)
-            self._target = self._arm.place(np.asarray(self.robot.home) + noise)
+            self._arm.place(np.asarray(self.robot.home) + noise)
             self.task.reset(self._arm, rng)
+            self._target = self._arm.targets
             mujoco.mj_forward(self._model, self._data)
             self._wanted = self._target.copy()
             self._command_s = -np.inf

@@ -197,7 +197,7 @@ def test_clip_bounds_the_denoiser(name):
 @pytest.mark.parametrize(
     ("call", "text"),
     [
-        (lambda: sampler("rk4"), r"`sampler` must be one of \['ancestral', 'ddim', 'dpmpp_2m', 'heun'\], got 'rk4'"),
+        (lambda: sampler("rk4"), r"`sampler` must be one of \['ancestral', 'ddim', .*\], got 'rk4'"),
         (
             lambda: ancestral(GaussianPath.ve(), net, normal(), [1.0, 0.5, 0.0], step_noise=[]),
             "`step_noise` must hold 1 arrays for 2 steps, got 0",

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from robot_rl.bundle import PolicyBundle
 from robot_rl.cli.compose_parents import LoadedParent, load_parents, weights_digest
-from robot_rl.cli.config import build, plain
+from robot_rl.cli.config import build, plain, simulation
 from robot_rl.cli.progress import bar
 from robot_rl.errors import BundleError, ConfigError
 from robot_rl.evaluation.ledger import Ledger
@@ -126,7 +126,7 @@ class Composer:
 
     def _environments(self, wanted: int) -> list[Env]:
         for _ in range(len(self._envs), min(wanted, self.config.compose.lanes)):
-            self._envs.append(build(self.config.task.env))
+            self._envs.append(build(simulation(self.config)))
         return self._envs[:wanted]
 
 

@@ -54,6 +54,8 @@ def load_config(overrides: Sequence[str]) -> DictConfig:
         with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
             config = compose("config", overrides=list(overrides))
         OmegaConf.resolve(config)
+        if missing := sorted(OmegaConf.missing_keys(config)):
+            raise ConfigError(f"{', '.join(f'`{key}`' for key in missing)} must be given; there is no default")
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_explain(error, overrides)) from error
     return config
@@ -62,6 +64,20 @@ def load_config(overrides: Sequence[str]) -> DictConfig:
 def plain(node: Any) -> Any:
     """Return a config node as plain Python values."""
     return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+
+
+def simulation(config: DictConfig) -> Any:
+    """Return the config node of the task's environment.
+
+    Raises:
+        ConfigError: The task has none.
+    """
+    if config.task.env is None:
+        raise ConfigError(
+            f"task `{config.task.name}` has no simulation (`task.env` is null) to do this in; choose a task that has "
+            "one, or give `task.env` a class with the Env contract"
+        )
+    return config.task.env
 
 
 def build(node: Any, *args: Any, **kwargs: Any) -> Any:

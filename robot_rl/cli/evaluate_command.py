@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from robot_rl.bundle import PolicyBundle
-from robot_rl.cli.config import build, plain
+from robot_rl.cli.config import build, plain, simulation
 from robot_rl.cli.latency import read_latency
 from robot_rl.cli.model_card import ModelCard, torch_policy
 from robot_rl.cli.progress import bar
@@ -49,7 +49,7 @@ def make_late_env(env: Mapping[str, Any], latency: str, rest: Sequence[str]) -> 
 
 def _environment(config: DictConfig) -> tuple[dict[str, Any], Callable[[], Env]]:
     """Return what identifies the environment, and how to build it."""
-    env, late = plain(config.task.env), config.evaluate.latency
+    env, late = plain(simulation(config)), config.evaluate.latency
     if late is None:
         return env, partial(build, env)
     rest = plain(config.task.rest)

@@ -13,25 +13,23 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig
 
-from robot_rl.bundle import PolicyBundle
 from robot_rl.cli.config import build, plain
-from robot_rl.cli.evaluate_command import make_onnx_policy
+from robot_rl.cli.finetune_base import identify, open_base, open_sampler
 from robot_rl.cli.latency import aligned_episode, stream_latencies
-from robot_rl.cli.model_card import FILE as MODEL_FILE
-from robot_rl.cli.model_card import read_card, torch_policy
+from robot_rl.cli.model_card import read_card
 from robot_rl.data.dataset import LazyEpisodes
 from robot_rl.data.normalizer import FieldStats, fit_stats
 from robot_rl.data.store import EpisodeStore
 from robot_rl.data.windows import WindowDataset, WindowSpec
 from robot_rl.errors import ConfigError, StoreError
-from robot_rl.imitation.checkpoint import read_state
 from robot_rl.imitation.summary import write_json
 from robot_rl.interfaces import Policy
 from robot_rl.rl.actions import ActionScaler
 from robot_rl.rl.algorithm import Algorithm
+from robot_rl.rl.labelling import LabelCache
 from robot_rl.rl.learner import PUBLISHED
 from robot_rl.rl.publication import newest
-from robot_rl.rl.runner import StepwisePolicy
+from robot_rl.rl.runner import ExploringPolicy, Intervener, StepRunner, StepwisePolicy
 from robot_rl.specs import RobotSpec
 
 FILE = "finetune.json"
@@ -73,15 +71,38 @@ class FinetuneCard:
         action = self.stats["action"]
         return ActionScaler.fit(action.min, action.max, widen=self.algo["widen"], floor=self.algo["floor"])
 
-    def build_algorithm(self, seed: int) -> Algorithm:
-        """Return the agent with weights drawn from `seed`."""
+    def build_algorithm(self, seed: int, *, cache: LabelCache | None = None) -> Algorithm:
+        """Return the agent with weights drawn from `seed`; `cache` keeps what a frozen base proposes, if it is asked.
+
+        Raises:
+            ConfigError: As of `build_base`.
+        """
         import torch
 
         torch.manual_seed(seed)
         spec = self.spec.select(self.names)
         encoder = build(self.algo["encoder"])(spec, self.stats, n_obs=1)
-        algorithm: Algorithm = build(self.algo["learner"], encoder, self.scaler(), list(self.names))
+        base = (open_sampler(self._checked_base(), self.spec), cache) if self.algo.get("chunked") else ()
+        algorithm: Algorithm = build(self.algo["learner"], encoder, self.scaler(), list(self.names), *base)
         return algorithm
+
+    def build_runner(self, algorithm: Algorithm, *, seed: int = 0, intervener: Intervener | None = None) -> StepRunner:
+        """Return what decides every tick: base and correction, or the chunks that a critic chose."""
+        base, step = self._drivers(algorithm)
+        return StepRunner(
+            self.spec, base=base, step=step, delay_steps=self.delay_steps, intervener=intervener, seed=seed
+        )
+
+    def build_policy(self, algorithm: Algorithm) -> StepwisePolicy:
+        """Return the deterministic policy."""
+        base, step = self._drivers(algorithm)
+        return StepwisePolicy(self.spec, base=base, step=step, delay_steps=self.delay_steps)
+
+    def _drivers(self, algorithm: Algorithm) -> tuple[Policy | None, ExploringPolicy | None]:
+        if algorithm.driver is not None:
+            return algorithm.driver, None
+        assert isinstance(algorithm.policy, ExploringPolicy)
+        return self.build_base(), algorithm.policy
 
     def build_base(self) -> Policy | None:
         """Return the frozen base.
@@ -89,16 +110,17 @@ class FinetuneCard:
         Raises:
             ConfigError: There is neither a run nor a bundle, or it is not the one that the run began with.
         """
+        return None if self.base is None else open_base(self._checked_base(), self.spec)
+
+    def _checked_base(self) -> str:
         if self.base is None:
-            return None
+            raise ConfigError(f"algo={self.algo['name']} needs a base and `algo.needs_base` is false; set it to true")
         if (found := identify(self.base)) != self.base_id:
             raise ConfigError(
                 f"the base at {self.base} is {found} and this run began on {self.base_id}; give back the old one with "
                 "base=..., or begin another run with finetune.out=..."
             )
-        if (Path(self.base) / MODEL_FILE).is_file():
-            return torch_policy(self.base)
-        return make_onnx_policy(self.base)
+        return self.base
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -123,21 +145,6 @@ class FinetuneCard:
         """
         data = read_card(Path(folder) / FILE, expected="the folder of a run made by `robot-rl finetune`")
         return cls(**{**data, "names": tuple(data["names"])})
-
-
-def identify(base: str | Path) -> str:
-    """Return what tells a base from others: a bundle's id, or a digest of a training run's weights.
-
-    Raises:
-        ConfigError: There is neither at this path.
-    """
-    root = Path(base)
-    if (root / "manifest.json").is_file():
-        return PolicyBundle.open(root).id
-    if (root / MODEL_FILE).is_file():
-        files = read_state(root / "checkpoints" / "last")["files"]
-        return f"run-{files['ema.safetensors'][:16]}"
-    raise ConfigError(f"there is neither a bundle nor a training run at base={base}; train one, or give its path")
 
 
 def demonstrations(config: DictConfig) -> LazyEpisodes:
@@ -184,7 +191,7 @@ def finetuned_policy(folder: str) -> Policy:
     if found is None:
         raise ConfigError(f"{folder} holds no published weights; run `robot-rl finetune` first")
     algorithm.policy.load_state_dict(dict(found.tensors))
-    return StepwisePolicy(card.spec, base=card.build_base(), step=algorithm.policy, delay_steps=card.delay_steps)
+    return card.build_policy(algorithm)
 
 
 def base_policy(folder: str) -> Policy:

@@ -34,7 +34,6 @@ from robot_rl.metrics import MetricWriter
 from robot_rl.rl.actor import Actor, Played
 from robot_rl.rl.learner import PUBLISHED, Learner
 from robot_rl.rl.publication import newest
-from robot_rl.rl.runner import StepwisePolicy
 
 CURVE = "curve"
 
@@ -82,10 +81,7 @@ class _Curve:
             self._writer.write(actor.steps, {"eval/success": self._success(learner), "eval/updates": learner.updates})
 
     def _success(self, learner: Learner) -> float:
-        policy = StepwisePolicy(
-            self._card.spec, base=self._card.build_base(), step=learner.algorithm.policy,
-            delay_steps=self._card.delay_steps,
-        )  # fmt: skip
+        policy = self._card.build_policy(learner.algorithm)
         first, n = int(self._config.search.first_seed), int(self._config.finetune.eval_episodes)
         results = [run_episode(self._env, policy, seed, record=False)[1] for seed in range(first, first + n)]
         return sum(result.success for result in results) / n

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
@@ -16,20 +16,25 @@ from omegaconf import DictConfig, OmegaConf
 
 from robot_rl.cli.config import build, plain
 from robot_rl.cli.finetune_card import FinetuneCard, demonstrations, residual_bound
+from robot_rl.cli.finetune_intervener import make_intervener
 from robot_rl.data.store import EpisodeStore
+from robot_rl.deploy.success import SuccessClassifier
 from robot_rl.errors import ConfigError, RobotRLError, StoreError
 from robot_rl.imitation.surroundings import InterruptFlag
 from robot_rl.interfaces import Env
 from robot_rl.rl.actor import Actor, ActorSettings, Played
+from robot_rl.rl.algorithm import Algorithm
+from robot_rl.rl.candidates import CANDIDATES
+from robot_rl.rl.classified_env import ClassifiedEnv
 from robot_rl.rl.feed import ReplayFeed
 from robot_rl.rl.finetune import interleave, learn
 from robot_rl.rl.labelling import LabelCache, labelled, rewarded
 from robot_rl.rl.learner import PUBLISHED, Learner, LearnerSettings
 from robot_rl.rl.pace import Pace
-from robot_rl.rl.replay import REWARDS
-from robot_rl.rl.runner import StepRunner, runner_extras
+from robot_rl.rl.replay import added
+from robot_rl.rl.rlif import rewards_of
+from robot_rl.rl.runner import runner_extras
 from robot_rl.rl.sampling import SymmetricSampler
-from robot_rl.rl.steps import StepModule
 
 log = logging.getLogger(__name__)
 
@@ -71,17 +76,18 @@ def create_online_store(config: DictConfig, card: FinetuneCard) -> None:
         env.close()
 
 
-def make_feed(config: DictConfig, card: FinetuneCard, streams: Mapping[str, Any]) -> ReplayFeed:
+def make_feed(config: DictConfig, card: FinetuneCard, algorithm: Algorithm) -> ReplayFeed:
     """Return a feed that holds the demonstrations, with the base's actions if the agent needs them."""
     algo = config.algo
-    if algo.reward not in REWARDS:
-        raise ConfigError(f"`algo.reward` must be one of {sorted(REWARDS)}, got {algo.reward!r}")
-    reward = REWARDS[algo.reward]
+    (reward, keep), streams = rewards_of(plain(algo)), algorithm.streams
+    if (penalty := plain(algo).get("gripper_penalty")) is not None:
+        reward = added(reward, build(penalty, scaler=card.scaler()))
     feed = ReplayFeed(
         card.spec.select(card.names),
         SymmetricSampler(int(algo.batch_size), float(algo.demo_ratio)),
-        n_step=int(algo.n_step), gamma=float(algo.gamma), streams=streams, bound=residual_bound(card),
-        reward=reward, demonstration_reward=reward, seed=int(config.seed),
+        n_step=int(algo.n_step), gamma=float(algo.gamma), streams=streams, horizon=algorithm.horizon,
+        prepare=algorithm.prepare, bound=residual_bound(card), reward=reward, demonstration_reward=reward,
+        keep=keep, seed=int(config.seed),
     )  # fmt: skip
     episodes = demonstrations(config)
     if "base_action" not in streams:
@@ -98,29 +104,43 @@ def make_feed(config: DictConfig, card: FinetuneCard, streams: Mapping[str, Any]
 
 def make_learner(config: DictConfig, card: FinetuneCard) -> Learner:
     """Return the run's learner, where it stopped if it had begun."""
-    algorithm = card.build_algorithm(int(config.seed))
     f = config.finetune
+    algorithm = card.build_algorithm(int(config.seed), cache=LabelCache(Path(f.out) / CANDIDATES, card.base_id))
     settings = LearnerSettings(
         log_every=f.log_every, publish_every=f.publish_every, checkpoint_every=f.checkpoint_every
     )
-    feed = make_feed(config, card, algorithm.streams)
+    feed = make_feed(config, card, algorithm)
     return Learner(
         algorithm, feed, pace_of(config), f.out, belongs_to=card.id, settings=settings, seed=int(config.seed)
     )
 
 
-def make_actor(config: DictConfig, card: FinetuneCard, store: EpisodeStore, policy: StepModule) -> Actor:
+def make_env(config: DictConfig) -> Env:
+    """Return the task's environment, with a classifier's vote for its reward where one is given.
+
+    Raises:
+        ConfigError: The reward is to come from a classifier and none is given.
+    """
+    folder = config.finetune.classifier
+    if folder is None:
+        if config.algo.reward == "classifier":
+            raise ConfigError("`algo.reward=classifier` needs `finetune.classifier`, a folder of `robot-rl reward`")
+        env: Env = build(config.task.env)
+        return env
+    return ClassifiedEnv(build(config.task.env), SuccessClassifier(folder))
+
+
+def make_actor(config: DictConfig, card: FinetuneCard, store: EpisodeStore, algorithm: Algorithm) -> Actor:
     """Return an actor that goes on where the store ends."""
-    f, env = config.finetune, build(config.task.env)
-    runner = StepRunner(
-        card.spec, base=card.build_base(), step=policy, delay_steps=card.delay_steps, seed=int(config.seed)
-    )
+    f, env = config.finetune, make_env(config)
+    runner = card.build_runner(algorithm, seed=int(config.seed), intervener=make_intervener(config, card.spec))
     settings = ActorSettings(
         first_seed=f.first_seed, max_steps=f.max_steps, max_ahead=f.max_ahead, patience_s=f.patience_s
     )
     return Actor(
-        env, runner, policy, store, pace=pace_of(config), published=Path(f.out) / PUBLISHED, belongs_to=card.id,
-        settings=settings, task=config.task.description, played=[entry.steps for entry in store.entries()],
+        env, runner, algorithm.policy, store, pace=pace_of(config), published=Path(f.out) / PUBLISHED,
+        belongs_to=card.id, settings=settings, task=config.task.description,
+        played=[entry.steps for entry in store.entries()],
     )  # fmt: skip
 
 
@@ -147,7 +167,7 @@ def run_by_turns(config: DictConfig, on_episode: Callable[[Played, Actor, Learne
         learner = make_learner(config, card)
         for id in store.ids():
             learner.feed.add(store.episode(id))
-        actor = make_actor(config, card, store, learner.algorithm.policy)
+        actor = make_actor(config, card, store, learner.algorithm)
         try:
             interleave(
                 actor, learner, store.episode, stop=lambda: interrupt.raised,
@@ -171,7 +191,7 @@ def run_role(config: DictConfig, role: str, *, stop: Callable[[], bool] = lambda
             finally:
                 learner.close()
             return
-        actor = make_actor(config, card, store, card.build_algorithm(int(config.seed)).policy)
+        actor = make_actor(config, card, store, card.build_algorithm(int(config.seed)))
         try:
             actor.run(stop=lambda: interrupt.raised or stop())
         finally:

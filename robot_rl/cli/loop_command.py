@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from robot_rl.bundle import PolicyBundle
-from robot_rl.cli.config import build, plain
+from robot_rl.cli.config import build, plain, simulation
 from robot_rl.cli.latency import read_latency
 from robot_rl.deploy.execution import Execution
 from robot_rl.deploy.loop import ControlLoop
@@ -67,7 +67,7 @@ def run(config: DictConfig, console: Console) -> LoopReport:
     Raises:
         SafetyStop: The safety filter stopped motion; the figures up to then are kept.
     """
-    env: Env = build(config.task.env)
+    env: Env = build(simulation(config))
     try:
         report = _drive(config, env, console)
     finally:

@@ -20,12 +20,17 @@ from robot_rl.errors import ConfigError, RobotRLError
 COMMANDS = {
     "demo": "the whole line: collect or import, train, package, evaluate, loop, one report",
     "collect": "scripted demonstrations into an episode store",
-    "import": "a diffusion_policy Zarr replay buffer into an episode store (source=...)",
+    "import": "a LeRobot, robomimic, robosuite, RLDS or diffusion_policy data set into an episode store (source=...)",
     "export": "an episode store back into a diffusion_policy Zarr replay buffer (target=...)",
     "import-bag": "a rosbag2 or MCAP recording into an episode store (bag=... plan=<recorder.yaml>)",
     "export-bag": "an episode to MCAP, which Foxglove opens (bag=... episode=<id>)",
+    "view": "an episode in Rerun: episode=<id or number> [--web] [view.compare=<episode>] [view.policy=<bundle>]",
+    "report": "a store as one HTML page: what it holds, how it is spread, first and last pictures",
+    "check": "a verdict on every episode of a store: rates, gaps, lag, stuck joints, duplicates, pictures, labels",
+    "mend": "delete|trim|split|join|relabel|rename ...: edit a store; shows first, applies when told, undoes",
     "train": "imitation: a chunk policy from the episode store",
-    "finetune": "reinforcement learning on top of a policy: algo=residual|rlpd base=<run or bundle>",
+    "finetune": "reinforcement learning on top of a policy: algo=residual|rlpd|qc|dqc|hil ... base=<run or bundle>",
+    "reward": "a success classifier from a store's episodes, for finetune.classifier",
     "package": "the trained policy as a bundle: ONNX graphs, specs, hashes, parity",
     "evaluate": "seeded rollouts with exact intervals, videos and a report",
     "compose": "one policy from several: parents=[runA,runB] operator=convex|and|or, searched, reported, packaged",
@@ -48,8 +53,8 @@ def usage(console: Console) -> None:
     console.print("robot-rl <command> --cfg prints the configuration a command would run with.")
 
 
-def run(command: str, overrides: Sequence[str], console: Console) -> None:
-    """Run one command.
+def run(command: str, overrides: Sequence[str], console: Console) -> int:
+    """Run one command and return its exit status: that of a command that judges, 0 of any other.
 
     Raises:
         ConfigError: Unknown command or configuration.
@@ -61,20 +66,28 @@ def run(command: str, overrides: Sequence[str], console: Console) -> None:
         exec_graph(overrides)
     if command == "calibrate":
         run_calibrate(overrides, console)
-        return
+        return 0
+    if command == "mend":
+        from robot_rl.cli.mend_command import run as run_mend
+
+        run_mend(overrides, console)
+        return 0
+    if command == "view":
+        overrides = ["view.web=true" if item == "--web" else item for item in overrides]
     show = "--cfg" in overrides
     config = load_config([item for item in overrides if item != "--cfg"])
     if show:
         from robot_rl.cli.config import to_yaml
 
         console.print(to_yaml(config), markup=False, highlight=False)
-        return
+        return 0
     module = importlib.import_module(f"robot_rl.cli.{command.replace('-', '_')}_command")
-    module.run(config, console)
+    result = module.run(config, console)
+    return result if isinstance(result, int) else 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Console entry point; returns the exit status (2 for a request that was refused, 130 for Ctrl-C)."""
+    """Console entry point; returns the command's exit status (2 for a request that was refused, 130 for Ctrl-C)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     console = Console()
     handler = RichHandler(console=console, show_path=False)
@@ -85,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         usage(console)
         return 0
     try:
-        run(arguments[0], arguments[1:], console)
+        return run(arguments[0], arguments[1:], console)
     except RobotRLError as error:
         console.print(f"[bold red]{type(error).__name__}[/bold red]: ", end="")
         console.print(str(error), markup=False)
@@ -93,7 +106,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         console.print("interrupted; the same command continues where this one stopped")
         return 130
-    return 0
 
 
 if __name__ == "__main__":

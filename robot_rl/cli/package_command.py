@@ -1,4 +1,4 @@
-"""`robot-rl package`: a trained policy becomes a bundle that a robot can run without torch."""
+"""`robot-rl package`: a trained policy, ours or LeRobot's, becomes a bundle that a robot can run without torch."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from rich.console import Console
 
 from robot_rl.bundle import PolicyBundle
 from robot_rl.cli.config import plain
+from robot_rl.cli.lerobot_model import is_lerobot, lerobot_model
 from robot_rl.cli.model_card import trained_model
 
 if TYPE_CHECKING:
@@ -18,18 +19,22 @@ if TYPE_CHECKING:
 
 
 def run(config: DictConfig, console: Console) -> PolicyBundle:
-    """Export the averaged weights of the training run `run` to `bundle` and check their parity with torch."""
+    """Export the averaged weights of `run` to `bundle` and check their parity with torch.
+
+    `run` is a training run's folder, or a checkpoint folder of LeRobot.
+    """
     from policies.export import export_bundle
     from policies.onnx_graphs import parts_of
 
-    card, model = trained_model(config.run)
+    theirs = is_lerobot(config.run)
+    card, model = lerobot_model(config.run, config.lerobot) if theirs else trained_model(config.run)
     bundle = _same_bundle(config.bundle, model) or export_bundle(
         model,
         config.bundle,
         spec=card.spec,
         stats=card.stats,
         n_execute=card.n_execute,
-        config={"task": card.task, "policy": dict(card.policy), "train": plain(config.train)},
+        config={"task": card.task, "policy": dict(card.policy), "train": {} if theirs else plain(config.train)},
         data_digest=card.data_digest,
         graphs=plain(config.package.graphs) or parts_of(model),
     )

@@ -54,9 +54,6 @@ class Backend(Protocol):
     def remove(self, id: str) -> None:
         """Take an episode out of sight."""
 
-    def empty_trash(self) -> None:
-        """Free the bytes of removed episodes."""
-
 
 class LocalBackend:
     """A folder on a local or network file system."""
@@ -130,10 +127,6 @@ class LocalBackend:
         source.rename(target)
         fsync_dir(source.parent)
         forget_maps(source)
-
-    def empty_trash(self) -> None:
-        """Free the bytes of removed episodes."""
-        shutil.rmtree(self.root / layout.TRASH, ignore_errors=True)
 
 
 class _RemoteBlob:
@@ -232,9 +225,6 @@ class RemoteBackend:
         base = self._path(f"{layout.EPISODES}/{id}")
         self._fs.rm_file(f"{base}/{layout.EPISODE_FILE}")
         self._fs.rm(base, recursive=True)
-
-    def empty_trash(self) -> None:
-        """Nothing to do: what is removed behind a URL is gone."""
 
 
 def make_backend(url: str | Path) -> LocalBackend | RemoteBackend:

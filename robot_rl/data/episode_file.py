@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from robot_rl.data.files import from_json
-from robot_rl.data.schema import FORMAT_VERSION, StreamSchema, meta_to_dict, migrate
+from robot_rl.data.schema import FORMAT_VERSION, StoreSchema, StreamSchema, check_row_type, meta_to_dict, migrate
 from robot_rl.errors import StoreError
 from robot_rl.values import RecordingMeta
 
@@ -75,6 +77,17 @@ def parse_episode(data: bytes | bytearray, id: str) -> dict[str, Any]:
     return document
 
 
+def check_document(document: Mapping[str, Any], schema: StoreSchema) -> None:
+    """Raise unless an episode's streams are those of a schema: its fields may have been renamed since it was written.
+
+    Raises:
+        SpecError: Names the stream, expected and got.
+    """
+    for name, about in document["streams"].items():
+        check_row_type(schema.stream(name).spec, np.dtype(about["dtype"]), tuple(about["row_shape"]))
+    schema.check_counts({name: s["arrays"]["stamp_ns"]["shape"][0] for name, s in document["streams"].items()})
+
+
 def index_entry(document: Mapping[str, Any]) -> IndexEntry:
     """Return the index line of an episode."""
     streams, meta = document["streams"], document["meta"]
@@ -97,3 +110,16 @@ def index_entry(document: Mapping[str, Any]) -> IndexEntry:
 def entry_to_dict(entry: IndexEntry) -> dict[str, Any]:
     """Return plain JSON values."""
     return asdict(entry)
+
+
+def missing(mine: Sequence[IndexEntry], theirs: Sequence[IndexEntry], which: str) -> list[str]:
+    """Return the ids that only `theirs` has; `which` names the two stores.
+
+    Raises:
+        StoreError: An id stands for different data on the two sides.
+    """
+    known = {entry.id: entry.checksum for entry in mine}
+    clash = [entry.id for entry in theirs if known.get(entry.id, entry.checksum) != entry.checksum]
+    if clash:
+        raise StoreError(f"{which} hold different episodes with the same ids: {clash[:5]}")
+    return [entry.id for entry in theirs if entry.id not in known]

@@ -44,6 +44,38 @@ class Defect:
         return f"{self.severity}: {self.where}{which}: {self.what}; {self.advice}"
 
 
+class Findings:
+    """What a reader finds while it looks at a data set; the same fault in many episodes becomes one defect."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[Severity, str, str, str], list[int]] = {}
+
+    def add(self, severity: Severity, where: str, what: str, advice: str, *episodes: int) -> None:
+        """Note a fault, of the episodes named or of the whole."""
+        known = self._found.setdefault((severity, where, what, advice), [])
+        known.extend(e for e in episodes if e not in known[-1:])
+
+    @property
+    def defects(self) -> list[Defect]:
+        """Everything found, the worst first."""
+        order = {"fatal": 0, "episode": 1, "warning": 2}
+        found = [
+            Defect(severity=severity, where=where, what=what, advice=advice, episodes=tuple(sorted(set(episodes))))
+            for (severity, where, what, advice), episodes in self._found.items()
+        ]
+        return sorted(found, key=lambda d: order[d.severity])
+
+    @property
+    def fatal(self) -> bool:
+        """Whether nothing can be imported."""
+        return any(severity == "fatal" for severity, *_ in self._found)
+
+    @property
+    def broken(self) -> set[int]:
+        """The episodes that cannot be imported."""
+        return {i for d in self.defects if d.severity == "episode" for i in d.episodes}
+
+
 @runtime_checkable
 class ForeignDataset(Protocol):
     """A data set of another format, opened and looked at.

@@ -168,6 +168,18 @@ class LogIndex:
         self.refresh()
         return unreadable
 
+    def reread(self, ids: Iterable[str]) -> None:
+        """Log anew what is there of some episodes, after files were moved behind the log.
+
+        Raises:
+            StoreError: The disk is full.
+        """
+        wanted = sorted(set(ids))
+        there = set(self._backend.episode_ids())
+        found, _ = _load(self._backend, [id for id in wanted if id in there])
+        put = {entry.id: {"put": entry_to_dict(entry)} for entry in found}
+        self._append([put.get(id, {"drop": id}) for id in wanted])
+
     def update(self, change: Callable[[], IndexEntry]) -> None:
         """Run `change` while no other process changes the index, and log the entry it returns."""
         with self._locked_log() as fd:

@@ -9,6 +9,9 @@
         <stream>/frames, offset     uint8[bytes] JPEG or PNG one after another, int64[M+1]
     staging/<id>/                   the same, still being written
     quarantine/<id>/, trash/<id>/   what could not be salvaged, what was deleted
+    trash/.mend/<n>/                what transaction n of `robot-rl mend` took out, for its undo
+    mend/<n>.json                   the journal of those transactions
+    store.lock, mend.lock           held while files change places, and by the one who mends
 
 Every array is a single uncompressed chunk, so its chunk file is the raw C-order rows: a writer appends to it row by
 row, and a reader maps it.
@@ -30,6 +33,7 @@ INDEX_FILE = "index.jsonl"
 EPISODE_FILE = "episode.json"
 STAGING_FILE = "staging.json"
 EPISODES, STAGING, QUARANTINE, TRASH = "episodes", "staging", "quarantine", "trash"
+JOURNAL, STORE_LOCK, MEND_LOCK = "mend", "store.lock", "mend.lock"
 
 
 def chunk_name(ndim: int) -> str:

@@ -11,12 +11,26 @@ import numpy as np
 from robot_rl.data import layout
 from robot_rl.data.backend import Backend
 from robot_rl.data.episode_file import parse_episode
+from robot_rl.data.files import from_json
 from robot_rl.data.rows import Blob, FileRows, FrameRows
-from robot_rl.data.schema import meta_from_dict
+from robot_rl.data.schema import StoreSchema, meta_from_dict, migrate
 from robot_rl.errors import StoreError
 from robot_rl.values import Recording, Rows, Stream
 
 _STEP = 1 << 24
+
+
+def read_schema(backend: Backend) -> StoreSchema:
+    """Return what all episodes of a store have in common.
+
+    Raises:
+        StoreError: There is no store, or its format is newer than this program.
+    """
+    try:
+        document = from_json(backend.read(layout.STORE_FILE), f"{backend.url}/{layout.STORE_FILE}")
+    except FileNotFoundError as error:
+        raise StoreError(f"there is no episode store at {backend.url} ({layout.STORE_FILE} is missing)") from error
+    return StoreSchema.from_dict(migrate(document, f"store {backend.url}"))
 
 
 def read_document(backend: Backend, id: str) -> dict[str, Any]:

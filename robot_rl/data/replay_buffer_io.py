@@ -6,13 +6,14 @@ byte. Float pictures whose values are whole numbers are kept as lossless 8-bit P
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
 
+from robot_rl.data.grid_export import grid_episode, write_lost
 from robot_rl.data.replay_layout import ReplayLayout
 from robot_rl.data.replay_source import ReplaySource
 from robot_rl.data.store import EpisodeStore
@@ -69,19 +70,22 @@ def import_replay_buffer(
     return store
 
 
-def export_replay_buffer(store: EpisodeStore, path: str | Path, *, progress: Progress | None = None) -> None:
+def export_replay_buffer(
+    store: EpisodeStore, path: str | Path, *, progress: Progress | None = None
+) -> Mapping[str, str]:
     """Write a store as a replay buffer; one that was imported from a replay buffer comes out as it went in.
 
     Episodes go in the order of their ids. Streams of a store that was not imported become arrays of the same name.
+    Returns what is lost, field -> why; that goes to `lost.json` in the folder too.
 
     Args:
-        store: Its episodes must be on the grid.
+        store: What to write; episodes that are not on the grid are seen from the control clock.
         path: Folder to write; must not exist.
         progress: Called with (episodes done, episodes in all).
 
     Raises:
         StoreError: `path` exists, or the store is empty.
-        DataFormatError: An episode is not on the grid, or episodes hold different arrays.
+        DataFormatError: An episode's streams do not overlap in time, or episodes hold different arrays.
     """
     ids = store.ids()
     if Path(path).exists() or not ids:
@@ -92,9 +96,9 @@ def export_replay_buffer(store: EpisodeStore, path: str | Path, *, progress: Pro
     total = sum(entry.steps for entry in store.entries())
     columns: dict[str, _Column] = {}
     ends: list[int] = []
-    dtype = "<i8"
+    dtype, lost = "<i8", _lost(store)
     for i, id in enumerate(ids):
-        rows, dtype = _export_rows(store, id)
+        rows, dtype = _export_rows(store, id, lost)
         if columns and set(rows) != set(columns):
             raise DataFormatError(f"episode {id} has arrays {sorted(rows)}, the ones before it {sorted(columns)}")
         for key, (values, chunks) in rows.items():
@@ -107,6 +111,17 @@ def export_replay_buffer(store: EpisodeStore, path: str | Path, *, progress: Pro
     for column in columns.values():
         column.flush()
     _create(group, "meta/episode_ends", (len(ends),), np.dtype(dtype), [len(ends)])[:] = np.array(ends, dtype)
+    write_lost(Path(path) / "lost.json", lost)
+    return lost
+
+
+def _lost(store: EpisodeStore) -> dict[str, str]:
+    """Return what a replay buffer has no place for, whatever the episodes are."""
+    lost = {"task, outcome and the rest of meta": "a replay buffer holds arrays only", "units and bounds": "likewise"}
+    for name, stream in store.schema.streams.items():
+        if stream.codec != "raw":
+            lost[f"{name}, {stream.codec} bytes"] = "pictures are written decoded"
+    return lost
 
 
 class _Column:
@@ -140,13 +155,19 @@ def _create(group: Any, name: str, shape: tuple[int, ...], dtype: np.dtype, chun
     )  # fmt: skip
 
 
-def _export_rows(store: EpisodeStore, id: str) -> tuple[dict[str, tuple[np.ndarray, list[int]]], str]:
+def _export_rows(
+    store: EpisodeStore, id: str, lost: dict[str, str]
+) -> tuple[dict[str, tuple[np.ndarray, list[int]]], str]:
     """Return the rows and chunk shape of each array of an episode, and the dtype of episode_ends."""
-    recording = store.read(id)
-    if not recording.meta.on_grid:
-        raise DataFormatError(f"episode {id} is not on the control grid, so it has no rows; a replay buffer needs them")
-    n = len(recording.streams["action"])
-    data = {name: np.asarray(stream.data[:n]) for name, stream in recording.streams.items()}
+    recording, episode = grid_episode(store, id, lost)
+    n = len(episode)
+    data: dict[str, np.ndarray] = {
+        name: np.asarray(rows[:]) for name, rows in {**episode.obs, **episode.extras}.items()
+    }
+    known = ("action", "action_executed", "reward", "by_human")
+    data.update({name: np.asarray(getattr(episode, name)) for name in known if name in recording.streams})
+    if episode.final_obs is not None:
+        lost["observation after the last action"] = "a replay buffer has as many observations as actions"
     about = recording.meta.extra.get("replay_buffer")
     if about is None:
         return {name: (rows, [_CHUNK_ROWS, *rows.shape[1:]]) for name, rows in data.items()}, "<i8"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from robot_rl.specs import ActionSpec
+from robot_rl.specs import ActionSpec, RobotSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +36,7 @@ class ReplayLayout:
         action: What the action array commands; shape and dtype are those of the source.
         action_key: The action's array under `data/`.
         skip: Arrays to leave behind; an export will lack them.
+        step_streams: Arrays that are the store's own streams of that name: `action_executed`, `reward`, `by_human`.
         task: The task in words.
         source: Who acted.
     """
@@ -46,6 +47,7 @@ class ReplayLayout:
     action: ActionSpec
     action_key: str = "action"
     skip: Sequence[str] = field(default=())
+    step_streams: Sequence[str] = field(default=())
     task: str = ""
     source: str = "human"
 
@@ -67,3 +69,12 @@ def pusht_layout(*, images: bool = True) -> ReplayLayout:
     return ReplayLayout(
         robot="pusht", control_hz=10.0, obs=obs, action=action, skip=() if images else ("img",), task="pusht"
     )
+
+
+def layout_of(spec: RobotSpec) -> ReplayLayout:
+    """Return the layout of a buffer that was exported from a store of `spec`: arrays are called after the streams."""
+    obs = {name: ObsSource(key=name, unit=stream.unit, image=stream.is_image) for name, stream in spec.obs.items()}
+    return ReplayLayout(
+        robot=spec.name, control_hz=spec.control_hz, obs=obs, action=spec.action,
+        step_streams=("action_executed", "reward", "by_human"),
+    )  # fmt: skip

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import zarr
 
+from robot_rl.data.grid import grid_ns
 from robot_rl.data.replay_layout import ObsSource, ReplayLayout
 from robot_rl.errors import DataFormatError
 from robot_rl.specs import ArraySpec, RobotSpec
@@ -98,6 +99,8 @@ class ReplaySource:
             found = [(n, *(o.columns or (0, width))) for n, o in layout.obs.items() if o.key == key]
             if key == layout.action_key:
                 found = [("action", 0, width), *found]
+            elif key in layout.step_streams:
+                found = [(key, 0, width)]
             taken = {*layout.obs, "action", "action_executed", "reward", "by_human"}
             covered = {column for _, start, stop in found for column in range(start, stop)}
             if covered != set(range(width)):
@@ -118,7 +121,7 @@ class ReplaySource:
         return ArraySpec(name=name, shape=shape, dtype="uint8" if about.image else like["dtype"], unit=about.unit)
 
     def _extra(self) -> dict[str, ArraySpec]:
-        known = {*self._layout.obs, "action"}
+        known = {*self._layout.obs, *self._layout.step_streams, "action"}
         names = {key: part[0] for key, parts in self.parts.items() for part in parts if part[0] not in known}
         return {name: ArraySpec(name=name, **_like(self._arrays[key])) for key, name in names.items()}
 
@@ -129,7 +132,7 @@ class ReplaySource:
             DataFormatError: A chunk is damaged, or a picture is not of whole numbers.
         """
         start, stop = int(self.ends[i - 1]) if i else 0, int(self.ends[i])
-        stamps = self.spec.step_ns * np.arange(stop - start, dtype=np.int64)
+        stamps = grid_ns(stop - start, self.spec.control_hz)
         streams, about = {}, {}
         for key, array in self._arrays.items():
             rows = self._rows(key, start, stop)

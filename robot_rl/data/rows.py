@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -96,6 +96,16 @@ class FileRows:
         return np.array(array, dtype, copy=copy)
 
 
+@runtime_checkable
+class EncodedRows(Protocol):
+    """Pictures that can be had as coded bytes, so that a writer copies them and decodes none."""
+
+    codec: str
+
+    def encoded(self, index: int) -> bytes:
+        """Return one picture's bytes in `codec`."""
+
+
 class FrameRows:
     """Pictures [M, height, width, channel] decoded one by one from concatenated JPEG or PNG bytes."""
 
@@ -111,6 +121,16 @@ class FrameRows:
     def encoded(self, index: int) -> bytes:
         """Return one picture's bytes as stored."""
         return bytes(self._bytes(range(len(self))[index]))
+
+    def part(self, start: int, stop: int) -> FrameRows:
+        """Return pictures [start, stop) as stored, none decoded."""
+        start, stop, _ = slice(start, stop).indices(len(self))
+        return FrameRows(self._blob, self._offset[start : max(start, stop) + 1], self.codec, self.shape[1:])
+
+    @property
+    def stored_nbytes(self) -> int:
+        """Bytes of the coded pictures."""
+        return int(self._offset[-1] - self._offset[0])
 
     def _bytes(self, index: int) -> np.ndarray:
         return self._blob.read(int(self._offset[index]), int(self._offset[index + 1]))

@@ -14,7 +14,7 @@ import numpy as np
 
 from robot_rl.data import frame_codec, layout
 from robot_rl.data.backend import Backend
-from robot_rl.data.episode_file import episode_document, parse_episode, stream_entry
+from robot_rl.data.episode_file import check_document, episode_document, parse_episode, stream_entry
 from robot_rl.data.files import from_json, fsync_dir, to_json, write_new
 from robot_rl.data.reader import checksum
 from robot_rl.data.rows import FileBlob, forget_maps
@@ -48,6 +48,7 @@ def salvage(folder: Path, schema: StoreSchema) -> dict[str, Any] | None:
     """
     finished = _finished(folder)
     if finished is not None:
+        check_document(finished, schema)
         return finished
     meta, streaming = _about(folder)
     if not streaming:

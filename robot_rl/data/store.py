@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import secrets
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,21 +14,22 @@ from typing import Any
 from robot_rl.data import layout
 from robot_rl.data.align import Alignment, to_episode
 from robot_rl.data.backend import LocalBackend, RemoteBackend, make_backend
-from robot_rl.data.episode_file import IndexEntry, index_entry
-from robot_rl.data.files import from_json, to_json
+from robot_rl.data.episode_file import IndexEntry, index_entry, missing
+from robot_rl.data.files import to_json
+from robot_rl.data.follow import follow
 from robot_rl.data.index import ListingIndex, LogIndex
-from robot_rl.data.reader import read_document, read_recording, verify
+from robot_rl.data.reader import read_document, read_recording, read_schema, verify
 from robot_rl.data.salvage import Found, salvage_all
-from robot_rl.data.schema import FORMAT_VERSION, StoreSchema, check_id, meta_from_dict, meta_to_dict, migrate
+from robot_rl.data.schema import FORMAT_VERSION, StoreSchema, check_id, meta_from_dict, meta_to_dict
 from robot_rl.data.staging import claim_new
+from robot_rl.data.store_lock import changing
+from robot_rl.data.transaction import empty_trash, recover, unfinished
 from robot_rl.data.writer import EpisodeWriter, staging_note
 from robot_rl.errors import StoreError
 from robot_rl.specs import ArraySpec, RobotSpec
 from robot_rl.values import Episode, Outcome, Recording, RecordingMeta
 
 log = logging.getLogger(__name__)
-
-_RECONCILE_S = 1.0
 
 
 class EpisodeStore:
@@ -94,16 +95,18 @@ class EpisodeStore:
     def open(cls, url: str | Path) -> EpisodeStore:
         """Open a store, salvage what dead writers left, and mend the index; `found` tells what there was.
 
+        What a killed `robot-rl mend` left half done is taken back first.
+
         Raises:
             StoreError: There is none, or its format is newer than this program.
         """
         backend = make_backend(url)
-        try:
-            document = from_json(backend.read(layout.STORE_FILE), f"{backend.url}/{layout.STORE_FILE}")
-        except FileNotFoundError as error:
-            raise StoreError(f"there is no episode store at {backend.url} ({layout.STORE_FILE} is missing)") from error
-        store = cls(backend, StoreSchema.from_dict(migrate(document, f"store {backend.url}")))
         writable = not isinstance(backend, LocalBackend) or backend.writable
+        if isinstance(backend, LocalBackend) and unfinished(backend.root):
+            if not writable:
+                raise StoreError(f"a mend of {url} was cut short; open the store once with permission to write")
+            recover(backend.root)
+        store = cls(backend, read_schema(backend))
         salvaged = salvage_all(backend, store.schema, store._publish) if writable else []
         unreadable = [Found(id, "unreadable", why) for id, why in store._index.reconcile().items()]
         store.found = (*salvaged, *unreadable)
@@ -111,8 +114,24 @@ class EpisodeStore:
             log.warning("store %s: episode %s %s: %s", store.url, found.id, found.state, found.reason)
         return store
 
+    def _changing(self) -> AbstractContextManager[None]:
+        """Take back what a killed transaction left, and let none move files meanwhile."""
+        self._recover()
+        return changing(self._backend.root) if isinstance(self._backend, LocalBackend) else nullcontext()
+
+    def _recover(self) -> None:
+        if isinstance(self._backend, LocalBackend) and self._backend.writable:
+            recover(self._backend.root)
+
     def _publish(self, folder: Path, document: Mapping[str, Any]) -> None:
-        self._backend.publish(folder, document["id"])
+        with self._changing():
+            local = isinstance(self._backend, LocalBackend)
+            if local and read_schema(self._backend).to_dict() != self.schema.to_dict():
+                raise StoreError(
+                    f"the fields of {self.url} were renamed or dropped after this program opened it; episode "
+                    f"{document['id']} was not added and lies in {folder}: open the store again"
+                )
+            self._backend.publish(folder, document["id"])
         try:
             self._index.put(index_entry(document))
         except StoreError as error:
@@ -138,7 +157,7 @@ class EpisodeStore:
         if id is None:
             id = new_id()
         check_id(id)
-        if id in self._index.entries:
+        if id in self._index.entries and id in self.ids():
             raise StoreError(f"episode {id} already exists in {self.url}; use another id")
         claim = claim_new(self._backend.staging, id, staging_note(id, meta, live=live))
         return EpisodeWriter(claim, self.schema, meta, self._publish)
@@ -167,11 +186,7 @@ class EpisodeStore:
         """
         if other.schema.to_dict() != self.schema.to_dict():
             raise StoreError(f"{other.url} cannot be merged into {self.url}: their schemas differ")
-        mine, theirs = {e.id: e for e in self.entries()}, {e.id: e for e in other.entries()}
-        clash = [id for id in theirs if id in mine and theirs[id].checksum != mine[id].checksum]
-        if clash:
-            raise StoreError(f"{other.url} and {self.url} hold different episodes with the same ids: {clash[:5]}")
-        added = [id for id in theirs if id not in mine]
+        added = missing(self.entries(), other.entries(), f"{other.url} and {self.url}")
         for id in added:
             self.append(other.read(id), id=id)
         return added
@@ -231,23 +246,7 @@ class EpisodeStore:
             seen: Ids not to report; by default those there at the time of this call.
         """
         known = set(self.ids() if seen is None else seen)
-        return self._follow(known, poll_s, stop)
-
-    def _follow(self, known: set[str], poll_s: float, stop: Callable[[], bool]) -> Iterator[str]:
-        next_reconcile, version = time.monotonic() + _RECONCILE_S, -1
-        while not stop():
-            if time.monotonic() >= next_reconcile:
-                # A writer killed between its rename and its index line shows only in the folder.
-                self._index.reconcile()
-                next_reconcile = time.monotonic() + _RECONCILE_S
-            self._index.refresh()
-            if self._index.version == version:
-                time.sleep(poll_s)
-                continue
-            version = self._index.version
-            new = sorted(set(self._index.entries) - known)
-            known.update(new)
-            yield from new
+        return follow(self._index, known, poll_s=poll_s, stop=stop, recover=self._recover)
 
     # Changing
 
@@ -257,13 +256,19 @@ class EpisodeStore:
         Raises:
             StoreError: There is no such episode.
         """
-        read_document(self._backend, id)
-        self._backend.remove(id)
-        self._index.drop(id)
+        with self._changing():
+            read_document(self._backend, id)
+            self._backend.remove(id)
+            self._index.drop(id)
 
     def empty_trash(self) -> None:
-        """Free the disk space of deleted episodes."""
-        self._backend.empty_trash()
+        """Free the disk space of deleted episodes; no transaction of `robot-rl mend` can be undone afterwards.
+
+        Raises:
+            StoreError: Somebody mends the store now.
+        """
+        if isinstance(self._backend, LocalBackend):
+            empty_trash(self._backend.root)
 
     def relabel(self, id: str, *, outcome: Outcome | None = None, task: str | None = None) -> None:
         """Change an episode's labels; its data stays.
@@ -280,7 +285,8 @@ class EpisodeStore:
             self._backend.replace(f"{layout.EPISODES}/{id}/{layout.EPISODE_FILE}", to_json(document))
             return index_entry(document)
 
-        self._index.update(change)
+        with self._changing():
+            self._index.update(change)
 
     def rebuild_index(self) -> None:
         """Make the index anew from the episodes."""

@@ -19,7 +19,7 @@ import numpy as np
 from robot_rl.data import frame_codec, layout
 from robot_rl.data.episode_file import episode_document, stream_entry
 from robot_rl.data.files import fsync_dir, to_json, write_all, write_new
-from robot_rl.data.rows import FrameRows
+from robot_rl.data.rows import EncodedRows
 from robot_rl.data.schema import StoreSchema, StreamSchema, check_row_type, check_stamps, meta_to_dict
 from robot_rl.data.staging import Claim
 from robot_rl.errors import SpecError, StoreError
@@ -27,6 +27,7 @@ from robot_rl.values import RecordingMeta, Rows, Stream
 
 SYNC_PERIOD_S = 1.0
 _BATCH_ROWS = 4096
+_BATCH_BYTES = 2**24
 
 
 class _ArrayFile:
@@ -164,8 +165,9 @@ class EpisodeWriter:
         schema = self._schema.stream(name)
         check_row_type(schema.spec, stream.data.dtype, stream.data.shape[1:])
         if schema.codec == "raw":
-            for start in range(0, len(stream), _BATCH_ROWS):
-                part = slice(start, start + _BATCH_ROWS)
+            count = max(1, min(_BATCH_ROWS, _BATCH_BYTES // (schema.spec.size * np.dtype(schema.spec.dtype).itemsize)))
+            for start in range(0, len(stream), count):
+                part = slice(start, start + count)
                 rows = schema.spec.validate(stream.data[part], leading=1, finite=schema.finite)
                 self._stream(name).append(stream.stamp_ns[part], {"data": _raw(rows)})
             return
@@ -249,7 +251,7 @@ class EpisodeWriter:
 
 
 def _encoded(rows: Rows, index: int, codec: str) -> bytes:
-    if isinstance(rows, FrameRows) and rows.codec == codec:
+    if isinstance(rows, EncodedRows) and rows.codec == codec:
         return rows.encoded(index)
     return frame_codec.encode(rows[index], codec)
 

@@ -57,11 +57,12 @@ class Plot:
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG or JPEG file, with a caption."""
+    """A PNG or JPEG file, with a caption beside it, or below a `wide` one."""
 
     kind: ClassVar[str] = "picture"
     path: str | Path
     caption: str = ""
+    wide: bool = False
 
     @property
     def uri(self) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from robot_rl.data.recorder import TickRecorder
 from robot_rl.errors import BundleError
@@ -22,7 +23,6 @@ from robot_rl.rl.pace import Pace
 from robot_rl.rl.publication import Publication, newest
 from robot_rl.rl.replay import FINAL
 from robot_rl.rl.runner import Mode, StepRunner, runner_extras
-from robot_rl.rl.steps import StepModule
 from robot_rl.values import RecordingMeta, Tick
 
 log = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ class Actor:
         self,
         env: Env,
         runner: StepRunner,
-        policy: StepModule | None,
+        policy: nn.Module | None,
         sink: EpisodeSink,
         *,
         pace: Pace,

@@ -5,28 +5,37 @@ The loop draws batches in physical units; here they become the agent's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
+from robot_rl.interfaces import Policy
 from robot_rl.rl.actions import ActionScaler
-from robot_rl.rl.critic import QEnsemble
+from robot_rl.rl.critic import QEnsemble, ValueHead
 from robot_rl.rl.feed import Batch
 from robot_rl.rl.residual import ResidualActor, ResidualAgent, ResidualBatch, ResidualSettings
 from robot_rl.rl.sac import GaussianActor, SacAgent, SacBatch, SacSettings
-from robot_rl.rl.steps import GaussianStep, ResidualStep, StepModule
+from robot_rl.rl.steps import GaussianStep, ResidualStep
+from robot_rl.values import Episode
 
 
 @runtime_checkable
 class Algorithm(Protocol):
-    """An agent, its step policy, and how they learn from a batch."""
+    """An agent, what of it drives a robot, and how it learns from a batch."""
 
     agent: nn.Module
-    policy: StepModule
+    policy: nn.Module
+    """Whose weights the actors are given: a `robot_rl.rl.runner.ExploringPolicy`, unless there is a `driver`."""
+    driver: Policy | None
+    """What drives with `policy`'s weights in place of base and correction: chunks that a critic chose."""
     streams: Mapping[str, Sequence[int]]
     """Extras that each transition must carry."""
+    prepare: Callable[[Episode], Episode] | None
+    """Adds those extras that are not recorded, to demonstrations and to what was played; `None` for none."""
+    horizon: int
+    """H, actions of a transition."""
     bounds: tuple[float, float] | None
     """Least and largest value there can be."""
 
@@ -41,8 +50,19 @@ class Algorithm(Protocol):
         """Return the optimisers by name."""
 
 
-def _features(encoder: nn.Module) -> int:
+def features_of(encoder: nn.Module) -> int:
+    """Return the width of an encoder's features."""
     return int(cast(Any, encoder).out_dim)
+
+
+def standard_normal(like: Tensor, generator: torch.Generator) -> Tensor:
+    """Return standard normal numbers of a tensor's shape, on its device."""
+    return torch.randn(like.shape, generator=generator).to(like.device)
+
+
+def return_noise(critic: QEnsemble, reward: Tensor, generator: torch.Generator) -> Tensor | None:
+    """Return standard normal numbers [B] if the critic's head draws returns."""
+    return standard_normal(reward, generator) if critic.head.draws else None
 
 
 class ResidualAlgorithm:
@@ -57,7 +77,12 @@ class ResidualAlgorithm:
         hidden: Widths of the critics' and the actor's hidden layers.
         noise: Exploration, as of `ResidualStep`.
         warm_up_noise: As of `ResidualStep`.
+        head: What the critics put out, as of `QEnsemble`.
     """
+
+    driver: Policy | None = None
+    prepare: Callable[[Episode], Episode] | None = None
+    horizon = 1
 
     def __init__(
         self,
@@ -70,12 +95,13 @@ class ResidualAlgorithm:
         hidden: Sequence[int] = (256, 256),
         noise: float = 0.05,
         warm_up_noise: float = 0.2,
+        head: Callable[[int], ValueHead] | None = None,
     ) -> None:
-        a, c = len(scaler.half), _features(encoder)
-        critic = QEnsemble(encoder, n_features=c, action_dim=a, n_members=n_members, hidden=hidden)
+        a, c = len(scaler.half), features_of(encoder)
+        critic = QEnsemble(encoder, n_features=c, action_dim=a, n_members=n_members, hidden=hidden, head=head)
         residual = ResidualActor(c, a, alpha=settings.alpha, hidden=hidden)
         self.agent = ResidualAgent(critic, residual, settings)
-        self.policy: StepModule = ResidualStep(
+        self.policy: nn.Module = ResidualStep(
             encoder, residual, scaler, names, noise=noise, warm_up_noise=warm_up_noise
         )
         self.streams: Mapping[str, Sequence[int]] = {"base_action": (a,)}
@@ -94,7 +120,9 @@ class ResidualAlgorithm:
             next_obs=batch.next_obs,
             next_base=unit(batch.next_extras["base_action"]),
         )
-        values = self.agent.update_critic(data, _noise(data.action, generator))
+        values = self.agent.update_critic(
+            data, standard_normal(data.action, generator), return_noise(self.agent.critic, data.reward, generator)
+        )
         return {**values, **self.agent.update_actor(data)} if actor else values
 
     def optimisers(self) -> dict[str, torch.optim.Optimizer]:
@@ -113,7 +141,12 @@ class SacAlgorithm:
         n_members: Critics.
         hidden: Widths of the critics' and the actor's hidden layers.
         layer_norm: Whether there is a layer norm before each activation, in both.
+        head: What the critics put out, as of `QEnsemble`.
     """
+
+    driver: Policy | None = None
+    prepare: Callable[[Episode], Episode] | None = None
+    horizon = 1
 
     def __init__(
         self,
@@ -125,14 +158,15 @@ class SacAlgorithm:
         n_members: int = 5,
         hidden: Sequence[int] = (256, 256),
         layer_norm: bool = True,
+        head: Callable[[int], ValueHead] | None = None,
     ) -> None:
-        a, c = len(scaler.half), _features(encoder)
+        a, c = len(scaler.half), features_of(encoder)
         critic = QEnsemble(
-            encoder, n_features=c, action_dim=a, n_members=n_members, hidden=hidden, layer_norm=layer_norm
+            encoder, n_features=c, action_dim=a, n_members=n_members, hidden=hidden, layer_norm=layer_norm, head=head
         )
         gaussian = GaussianActor(c, a, hidden=hidden, layer_norm=layer_norm)
         self.agent = SacAgent(critic, gaussian, settings)
-        self.policy: StepModule = GaussianStep(encoder, gaussian, scaler, names)
+        self.policy: nn.Module = GaussianStep(encoder, gaussian, scaler, names)
         self.streams: Mapping[str, Sequence[int]] = {}
         self.bounds = settings.bounds
         self._scaler = scaler
@@ -146,8 +180,12 @@ class SacAlgorithm:
             bootstrap=batch.bootstrap,
             next_obs=batch.next_obs,
         )
-        values = self.agent.update_critic(data, _noise(data.action, generator))
-        return {**values, **self.agent.update_actor(data, _noise(data.action, generator))} if actor else values
+        values = self.agent.update_critic(
+            data, standard_normal(data.action, generator), return_noise(self.agent.critic, data.reward, generator)
+        )
+        if actor:
+            values |= self.agent.update_actor(data, standard_normal(data.action, generator))
+        return values
 
     def optimisers(self) -> dict[str, torch.optim.Optimizer]:
         """Return the optimisers by name."""
@@ -155,7 +193,3 @@ class SacAlgorithm:
         return {
             "critic": agent.critic_optimiser, "actor": agent.actor_optimiser, "temperature": agent.temperature_optimiser
         }  # fmt: skip
-
-
-def _noise(like: Tensor, generator: torch.Generator) -> Tensor:
-    return torch.randn(like.shape, generator=generator).to(like.device)

@@ -1,89 +1,120 @@
-"""An ensemble of action values as one batched network: no Python loop over members.
+"""An ensemble of action values as one batched network, what its outputs mean, and what they are fitted to.
 
-Each layer holds the weights of all E members and multiplies them in one call. Layer norm bounds what a member says of
-actions it has never seen (Ball et al. 2023, arXiv 2302.02948, section 4.2); targets take the least of a random subset
-(REDQ, Chen et al. 2021, arXiv 2101.05982).
+Layer norm bounds what a member says of actions it has never seen (Ball et al. 2023, arXiv 2302.02948, section 4.2);
+targets take the least of a random subset (REDQ, Chen et al. 2021, arXiv 2101.05982).
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+import abc
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from robot_rl.errors import ConfigError
+from robot_rl.rl.ensemble import EnsembleMLP
 
 
-class EnsembleLinear(nn.Module):
-    """E linear layers side by side: [E, B, I] to [E, B, O], each member drawn as `nn.Linear` draws its own.
+@dataclass(frozen=True)
+class TdTarget:
+    """What values are fitted to.
+
+    Args:
+        mean: [B].
+        sample: [B], a return drawn at random, where a head learns more than the mean.
+    """
+
+    mean: Tensor
+    sample: Tensor | None = None
+
+
+class ValueHead(nn.Module, abc.ABC):
+    """What the numbers that a member puts out mean, and how they are learned. Abstract.
 
     Args:
         n_members: E.
-        n_in: I.
-        n_out: O.
     """
 
-    def __init__(self, n_members: int, n_in: int, n_out: int) -> None:
-        super().__init__()
-        bound = 1 / math.sqrt(n_in)
-        self.weight = nn.Parameter(torch.empty(n_members, n_in, n_out).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.empty(n_members, 1, n_out).uniform_(-bound, bound))
+    n_out: int
+    """F, numbers for each member and item."""
+    draws: bool
+    """Whether targets take a standard normal number an item."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return x W + b for each member."""
-        if self.weight.shape[-1] == 1:  # a product with one column is six times slower as a matrix product
-            return (x * self.weight.mT).sum(-1, keepdim=True) + self.bias
-        return torch.baddbmm(self.bias, x, self.weight)
-
-
-class EnsembleLayerNorm(nn.Module):
-    """Layer norm over the last axis, with scale and shift of each member's own.
-
-    Args:
-        n_members: E.
-        width: W.
-    """
-
-    def __init__(self, n_members: int, width: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(n_members, 1, width))
-        self.bias = nn.Parameter(torch.zeros(n_members, 1, width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the normalised [E, B, W]."""
-        return torch.addcmul(self.bias, nn.functional.layer_norm(x, x.shape[-1:]), self.weight)
-
-
-class EnsembleMLP(nn.Module):
-    """E multilayer perceptrons side by side: linear, layer norm, ReLU for each hidden layer, then linear.
-
-    Args:
-        n_members: E.
-        n_in: Width of the input.
-        n_out: Width of the output.
-        hidden: Widths of the hidden layers.
-        layer_norm: Whether there is a layer norm before each activation.
-    """
-
-    def __init__(
-        self, n_members: int, n_in: int, n_out: int, *, hidden: Sequence[int] = (256, 256), layer_norm: bool = True
-    ) -> None:
+    def __init__(self, n_members: int) -> None:
         super().__init__()
         self.n_members = n_members
-        layers: list[nn.Module] = []
-        for width in hidden:
-            layers.append(EnsembleLinear(n_members, n_in, width))
-            layers += [EnsembleLayerNorm(n_members, width)] if layer_norm else []
-            layers.append(nn.ReLU(inplace=True))
-            n_in = width
-        self.layers = nn.Sequential(*layers, EnsembleLinear(n_members, n_in, n_out))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return [E, B, O] for inputs [B, I] that all members share."""
-        out: Tensor = self.layers(x.expand(self.n_members, *x.shape))
-        return out
+    @abc.abstractmethod
+    def mean(self, out: Tensor) -> Tensor:
+        """Return the values [E, B] that outputs [E, B, F] stand for."""
+
+    @abc.abstractmethod
+    def improved(self, out: Tensor) -> Tensor:
+        """Return the value [B] that an actor is to climb, for outputs [E, B, F]."""
+
+    @abc.abstractmethod
+    def target(
+        self,
+        next_out: Tensor,
+        reward: Tensor,
+        bootstrap: Tensor,
+        *,
+        subset: int,
+        cost: Tensor | None = None,
+        bounds: tuple[float, float] | None = None,
+        noise: Tensor | None = None,
+    ) -> TdTarget:
+        """Return what to learn.
+
+        Args:
+            next_out: [E, B, F], the target members on the next state and action.
+            reward: [B], discounted rewards of the segment.
+            bootstrap: [B], factor on the next value.
+            subset: Members, drawn anew at each call, of which the least counts.
+            cost: [B], subtracted from the next value, such as the weighted log-probability of the next action.
+            bounds: Least and largest possible value, if known.
+            noise: [B] standard normal, for heads that draw.
+        """
+
+    @abc.abstractmethod
+    def loss(self, out: Tensor, target: TdTarget) -> Tensor:
+        """Return the scalar loss of outputs [E, B, F]; running statistics, if any, move with it."""
+
+
+class MeanHead(ValueHead):
+    """One number a member, the value itself, fitted by squares; the actor climbs the members' mean."""
+
+    n_out, draws = 1, False
+
+    def mean(self, out: Tensor) -> Tensor:
+        """Return the outputs as they are, [E, B]."""
+        return out.squeeze(-1)
+
+    def improved(self, out: Tensor) -> Tensor:
+        """Return the members' mean [B]."""
+        return self.mean(out).mean(0)
+
+    def target(
+        self,
+        next_out: Tensor,
+        reward: Tensor,
+        bootstrap: Tensor,
+        *,
+        subset: int,
+        cost: Tensor | None = None,
+        bounds: tuple[float, float] | None = None,
+        noise: Tensor | None = None,
+    ) -> TdTarget:
+        """Return R + bootstrap (least of the subset - cost)."""
+        value = subset_min(self.mean(next_out), subset)
+        value = value if cost is None else value - cost
+        return TdTarget(td_target(reward, bootstrap, value, bounds=bounds))
+
+    def loss(self, out: Tensor, target: TdTarget) -> Tensor:
+        """Return the mean square over members and batch."""
+        return ensemble_loss(self.mean(out), target.mean)
 
 
 class QEnsemble(nn.Module):
@@ -97,6 +128,7 @@ class QEnsemble(nn.Module):
         n_members: E.
         hidden: Widths of the hidden layers.
         layer_norm: Whether there is a layer norm before each activation.
+        head: Makes what the members' outputs mean, given E; `None` for plain values.
 
     Raises:
         ConfigError: A size below 1.
@@ -112,6 +144,7 @@ class QEnsemble(nn.Module):
         n_members: int = 10,
         hidden: Sequence[int] = (256, 256),
         layer_norm: bool = True,
+        head: Callable[[int], ValueHead] | None = None,
     ) -> None:
         super().__init__()
         for name, value in (("n_members", n_members), ("horizon", horizon), ("action_dim", action_dim)):
@@ -119,8 +152,9 @@ class QEnsemble(nn.Module):
                 raise ConfigError(f"`{name}` must be at least 1, got {value}")
         self.n_members, self.horizon, self.action_dim = n_members, horizon, action_dim
         self.encoder = encoder
+        self.head = MeanHead(n_members) if head is None else head(n_members)
         self.members = EnsembleMLP(
-            n_members, n_features + horizon * action_dim, 1, hidden=hidden, layer_norm=layer_norm
+            n_members, n_features + horizon * action_dim, self.head.n_out, hidden=hidden, layer_norm=layer_norm
         )
 
     def check_subset(self, size: int) -> None:
@@ -138,8 +172,22 @@ class QEnsemble(nn.Module):
 
     def q_of_features(self, features: Tensor, action: Tensor) -> Tensor:
         """Return values [E, B] of `action` [B, H, A], given the features [B, C] of what was seen."""
+        return self.head.mean(self.out_of_features(features, action))
+
+    def out_of_features(self, features: Tensor, action: Tensor) -> Tensor:
+        """Return what the members put out, [E, B, F], which `head` understands."""
         out: Tensor = self.members(torch.cat([features, action.flatten(1)], dim=1))
-        return out.squeeze(-1)
+        return out
+
+
+def subset_least(q: Tensor, size: int, generator: torch.Generator | None = None) -> Tensor:
+    """Return which member [B] has the least value among `size` of them, drawn anew at each call from q [E, B].
+
+    Raises:
+        ConfigError: A size outside [1, E].
+    """
+    chosen = _drawn(len(q), size, generator).to(q.device)
+    return chosen[q.index_select(0, chosen).argmin(0)]
 
 
 def subset_min(q: Tensor, size: int, generator: torch.Generator | None = None) -> Tensor:
@@ -148,12 +196,14 @@ def subset_min(q: Tensor, size: int, generator: torch.Generator | None = None) -
     Raises:
         ConfigError: A size outside [1, E].
     """
-    if not 1 <= size <= len(q):
-        raise ConfigError(f"`size` of the subset must be in [1, {len(q)}], got {size}")
-    if size == len(q):
-        return q.amin(0)
-    chosen = torch.randperm(len(q), generator=generator, device="cpu")[:size].to(q.device)
-    return q.index_select(0, chosen).amin(0)
+    chosen = _drawn(len(q), size, generator)
+    return q.amin(0) if size == len(q) else q.index_select(0, chosen.to(q.device)).amin(0)
+
+
+def _drawn(n: int, size: int, generator: torch.Generator | None) -> Tensor:
+    if not 1 <= size <= n:
+        raise ConfigError(f"`size` of the subset must be in [1, {n}], got {size}")
+    return torch.arange(n) if size == n else torch.randperm(n, generator=generator, device="cpu")[:size]
 
 
 def ensemble_loss(q: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +33,7 @@ class Batch:
     Args:
         obs: {name: [B, O, ...]}.
         action: [B, H, A], physical.
+        mask: [B, H], false for steps beyond the segment.
         reward: [B].
         bootstrap: [B].
         next_obs: {name: [B, O, ...]}.
@@ -43,6 +44,7 @@ class Batch:
 
     obs: dict[str, Tensor]
     action: Tensor
+    mask: Tensor
     reward: Tensor
     bootstrap: Tensor
     next_obs: dict[str, Tensor]
@@ -79,6 +81,9 @@ class ReplayFeed:
         n_step: Steps of a segment.
         gamma: Discount per step.
         streams: Extras to serve, such as {"base_action": (7,)}.
+        horizon: H, actions of a transition: 1, or `n_step` for critics of chunks.
+        prepare: Adds to every episode the extras that are not recorded; `None` for none.
+        keep: Says at which steps [N] of an online episode a transition may begin; `None` for all.
         reward: Makes the rewards of online episodes; demonstrations keep the recorded ones.
         demonstration_reward: Makes those of demonstrations.
         bound: Largest residual, to tell which corrections of people are out of its reach; in physical units [A].
@@ -93,16 +98,20 @@ class ReplayFeed:
         n_step: int,
         gamma: float,
         streams: Mapping[str, Sequence[int]],
+        horizon: int = 1,
+        prepare: Callable[[Episode], Episode] | None = None,
+        keep: Callable[[Episode], np.ndarray] | None = None,
         reward: Reward = recorded_reward,
         demonstration_reward: Reward = recorded_reward,
         bound: np.ndarray | None = None,
         seed: int = 0,
     ) -> None:
         def pool(reward: Reward) -> TransitionPool:
-            return TransitionPool(spec, n_step=n_step, gamma=gamma, extras=streams, reward=reward)
+            return TransitionPool(spec, n_step=n_step, gamma=gamma, horizon=horizon, extras=streams, reward=reward)
 
         self.demonstrations, self.online = pool(demonstration_reward), pool(reward)
         self.gamma, self.counts, self._sampler, self._bound = gamma, FeedCounts(), sampler, bound
+        self._prepare, self._keep = prepare, keep
         self._rng = np.random.default_rng(seed)
         self._lock = threading.RLock()
 
@@ -112,8 +121,9 @@ class ReplayFeed:
         Raises:
             SpecError: It lacks what the replay serves.
         """
+        prepared = episode if self._prepare is None else self._prepare(episode)
         with self._lock:
-            n = self.demonstrations.add(episode)
+            n = self.demonstrations.add(prepared)
             self.counts.demonstrations += n
         return n
 
@@ -126,9 +136,11 @@ class ReplayFeed:
         if episode.meta.source != "policy":
             return self.add_demonstration(episode)
         human = np.asarray(episode.by_human, bool)
+        prepared = episode if self._prepare is None else self._prepare(episode)
+        keep = np.ones(len(human), bool) if self._keep is None else self._keep(episode)
         with self._lock:
-            n = self.online.add(episode)
-            by_person = self.demonstrations.add(episode, start=human) if human.any() else 0
+            n = self.online.add(prepared, start=keep)
+            by_person = self.demonstrations.add(prepared, start=human & keep) if human.any() else 0
             self._count(episode, human, n, by_person)
         return n
 
@@ -196,6 +208,7 @@ def joined(parts: Sequence[TransitionBatch], rng_state: Mapping[str, Any]) -> Ba
     return Batch(
         obs=each("obs"),
         action=one([part.action for part in parts]),
+        mask=one([part.mask for part in parts]),
         reward=one([part.reward for part in parts]),
         bootstrap=one([part.bootstrap for part in parts]),
         next_obs=each("next_obs"),

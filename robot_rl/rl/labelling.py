@@ -60,6 +60,8 @@ def with_base(episode: Episode, labels: np.ndarray) -> Episode:
 class LabelCache:
     """Base actions of demonstrations on disk, so that a run that comes back does not work them out again.
 
+    Other labels of the same shape for every step, such as candidate chunks, are kept in the same way.
+
     Args:
         folder: Where they lie, such as beside the demonstrations' store.
         base_id: Which base: its bundle's id, or a digest of its weights. Labels of another base are in another folder.
@@ -68,8 +70,15 @@ class LabelCache:
     def __init__(self, folder: str | Path, base_id: str) -> None:
         self._folder = Path(folder) / base_id
 
-    def get(self, episode: Episode, make: Callable[[Episode], np.ndarray]) -> np.ndarray:
+    def get(
+        self, episode: Episode, make: Callable[[Episode], np.ndarray], *, row: tuple[int, ...] | None = None
+    ) -> np.ndarray:
         """Return an episode's labels, made and kept if they are not there.
+
+        Args:
+            episode: The episode.
+            make: Makes its labels, [N+1, ...].
+            row: Shape of a row; `None` for that of an action.
 
         Raises:
             StoreError: Those that are there do not fit the episode.
@@ -77,7 +86,7 @@ class LabelCache:
         path = self._folder / f"{episode.id}.npy"
         if path.is_file():
             labels = np.asarray(np.load(path, allow_pickle=False))
-            if labels.shape != (len(episode) + 1, *episode.action.shape[1:]):
+            if labels.shape != (len(episode) + 1, *(episode.action.shape[1:] if row is None else row)):
                 raise StoreError(
                     f"{path} holds labels {labels.shape} for an episode of {len(episode)} steps; delete it"
                 )

@@ -36,8 +36,20 @@ def success_reward(episode: Episode) -> np.ndarray:
     return reward
 
 
-REWARDS: Mapping[str, Reward] = {"recorded": recorded_reward, "success": success_reward}
-"""Rewards by the name that configurations use."""
+def added(first: Reward, second: Reward) -> Reward:
+    """Return the sum of two rewards, such as a task's and what its gripper's commands cost."""
+
+    def both(episode: Episode) -> np.ndarray:
+        total: np.ndarray = np.add(first(episode), second(episode))
+        return total
+
+    return both
+
+
+REWARDS: Mapping[str, Reward] = {
+    "recorded": recorded_reward, "success": success_reward, "classifier": recorded_reward
+}  # fmt: skip
+"""Rewards by the name that configurations use; a classifier's vote is what its environment recorded."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from robot_rl.errors import ConfigError
-from robot_rl.rl.critic import QEnsemble, ensemble_loss, polyak_, subset_min, td_target
+from robot_rl.rl.critic import QEnsemble, TdTarget, polyak_
 from robot_rl.rl.optimise import frozen, step
 
 
@@ -137,25 +137,29 @@ class ResidualAgent(nn.Module):
         with torch.no_grad():
             return self.actor.total(self.critic.encoder(obs), base, noise)
 
-    def update_critic(self, batch: ResidualBatch, noise: Tensor) -> dict[str, float]:
+    def update_critic(
+        self, batch: ResidualBatch, noise: Tensor, return_noise: Tensor | None = None
+    ) -> dict[str, float]:
         """Take one critic step, move the targets, and return what to log.
 
         Args:
             batch: Transitions.
             noise: Standard normal [B, A], for the target actions.
+            return_noise: Standard normal [B], for a critic whose head draws returns.
 
         Raises:
             TrainingError: The loss is not finite; nothing was changed.
         """
-        target = self._target(batch, noise)
-        q = self.critic.q(batch.obs, batch.action[:, None])
-        loss = ensemble_loss(q, target)
+        target = self._target(batch, noise, return_noise)
+        out = self.critic.out_of_features(self.critic.encoder(batch.obs), batch.action[:, None])
+        loss = self.critic.head.loss(out, target)
         norm = self.settings.max_grad_norm
         value = step(self.critic_optimiser, loss, self.critic.parameters(), what="critic", max_norm=norm)
         polyak_(self.target_members.parameters(), self.critic.members.parameters(), self.settings.tau)
+        q = self.critic.head.mean(out.detach())
         return {
-            "critic/loss": value, "critic/q_mean": float(q.detach().mean()),
-            "critic/q_max": float(q.detach().max()), "critic/target_mean": float(target.mean()),
+            "critic/loss": value, "critic/q_mean": float(q.mean()),
+            "critic/q_max": float(q.max()), "critic/target_mean": float(target.mean.mean()),
         }  # fmt: skip
 
     def update_actor(self, batch: ResidualBatch) -> dict[str, float]:
@@ -169,7 +173,7 @@ class ResidualAgent(nn.Module):
         residual = self.actor(features, batch.base)
         total = (batch.base + residual).clamp(-1.0, 1.0)
         with frozen(self.critic):
-            q = self.critic.q_of_features(features, total[:, None]).mean()
+            q = self.critic.head.improved(self.critic.out_of_features(features, total[:, None])).mean()
         loss = -q + self.settings.residual_penalty * residual.square().sum(1).mean()
         norm = self.settings.max_grad_norm
         value = step(self.actor_optimiser, loss, self.actor.parameters(), what="actor", max_norm=norm)
@@ -182,11 +186,13 @@ class ResidualAgent(nn.Module):
         }  # fmt: skip
 
     @torch.no_grad()
-    def _target(self, batch: ResidualBatch, noise: Tensor) -> Tensor:
+    def _target(self, batch: ResidualBatch, noise: Tensor, return_noise: Tensor | None = None) -> TdTarget:
         s = self.settings
         features = self.critic.encoder(batch.next_obs)
         base = torch.where(batch.bootstrap[:, None] > 0, batch.next_base, torch.zeros_like(batch.next_base))
         jitter = (s.target_noise * noise).clamp(-s.target_noise_clip, s.target_noise_clip)
         total = self.target_actor.total(features, base, jitter)
-        next_q: Tensor = self.target_members(torch.cat([features, total], dim=1)).squeeze(-1)
-        return td_target(batch.reward, batch.bootstrap, subset_min(next_q, s.subset), bounds=s.gamma_bounds)
+        next_out: Tensor = self.target_members(torch.cat([features, total], dim=1))
+        return self.critic.head.target(
+            next_out, batch.reward, batch.bootstrap, subset=s.subset, bounds=s.gamma_bounds, noise=return_noise
+        )

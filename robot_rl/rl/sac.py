@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from robot_rl.errors import ConfigError
-from robot_rl.rl.critic import QEnsemble, ensemble_loss, polyak_, subset_min, td_target
+from robot_rl.rl.critic import QEnsemble, TdTarget, polyak_
 from robot_rl.rl.optimise import frozen, step
 
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
@@ -157,18 +157,24 @@ class SacAgent(nn.Module):
         """Return actions [B, A]: the mode, or a sample for standard normal `noise` [B, A]."""
         return self.actor.choose(self.critic.encoder(obs), noise)
 
-    def update_critic(self, batch: SacBatch, noise: Tensor) -> dict[str, float]:
-        """Take one critic step, move the targets, and return what to log; `noise` [B, A] is the next action's.
+    def update_critic(self, batch: SacBatch, noise: Tensor, return_noise: Tensor | None = None) -> dict[str, float]:
+        """Take one critic step, move the targets, and return what to log.
+
+        Args:
+            batch: Transitions.
+            noise: Standard normal [B, A], for the next action.
+            return_noise: Standard normal [B], for a critic whose head draws returns.
 
         Raises:
             TrainingError: The loss is not finite; nothing was changed.
         """
-        target = self._target(batch, noise)
-        q = self.critic.q(batch.obs, batch.action[:, None])
-        parameters, norm = self.critic.parameters(), self.settings.max_grad_norm
-        loss = step(self.critic_optimiser, ensemble_loss(q, target), parameters, what="critic", max_norm=norm)
+        target = self._target(batch, noise, return_noise)
+        out = self.critic.out_of_features(self.critic.encoder(batch.obs), batch.action[:, None])
+        given, norm = self.critic.head.loss(out, target), self.settings.max_grad_norm
+        loss = step(self.critic_optimiser, given, self.critic.parameters(), what="critic", max_norm=norm)
         polyak_(self.target_members.parameters(), self.critic.members.parameters(), self.settings.tau)
-        return {"critic/loss": loss, "critic/q_mean": float(q.detach().mean()), "critic/q_max": float(q.detach().max())}
+        q = self.critic.head.mean(out.detach())
+        return {"critic/loss": loss, "critic/q_mean": float(q.mean()), "critic/q_max": float(q.max())}
 
     def update_actor(self, batch: SacBatch, noise: Tensor) -> dict[str, float]:
         """Take one step of actor and temperature and return what to log; `noise` [B, A] is the action's.
@@ -180,7 +186,7 @@ class SacAgent(nn.Module):
             features = self.critic.encoder(batch.obs)
         action, log_prob = self.actor.sample(features, noise)
         with frozen(self.critic):
-            value = self.critic.q_of_features(features, action[:, None]).mean(0)
+            value = self.critic.head.improved(self.critic.out_of_features(features, action[:, None]))
         temperature = self.log_temperature.exp()
         norm = self.settings.max_grad_norm
         loss = (temperature.detach() * log_prob - value).mean()
@@ -191,11 +197,11 @@ class SacAgent(nn.Module):
         return {"actor/entropy": entropy, "actor/temperature": float(temperature.detach())}
 
     @torch.no_grad()
-    def _target(self, batch: SacBatch, noise: Tensor) -> Tensor:
-        features = self.critic.encoder(batch.next_obs)
+    def _target(self, batch: SacBatch, noise: Tensor, return_noise: Tensor | None = None) -> TdTarget:
+        s, features = self.settings, self.critic.encoder(batch.next_obs)
         action, log_prob = self.actor.sample(features, noise)
-        next_q: Tensor = self.target_members(torch.cat([features, action], dim=1)).squeeze(-1)
-        value = subset_min(next_q, self.settings.subset)
-        if self.settings.backup_entropy:
-            value = value - self.log_temperature.exp() * log_prob
-        return td_target(batch.reward, batch.bootstrap, value, bounds=self.settings.bounds)
+        next_out: Tensor = self.target_members(torch.cat([features, action], dim=1))
+        cost = self.log_temperature.exp() * log_prob if s.backup_entropy else None
+        return self.critic.head.target(
+            next_out, batch.reward, batch.bootstrap, subset=s.subset, cost=cost, bounds=s.bounds, noise=return_noise
+        )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from policies.chunk_network import ChunkNetwork
-from robot_rl.cli.config import CONFIG_DIR, build, load_config, plain
+from robot_rl.cli.config import CONFIG_DIR, build, load_config, plain, simulation
 from robot_rl.cli.main import COMMANDS, main
 from robot_rl.data.normalizer import FieldStats
 from robot_rl.deploy.safety import SafetyLimits
@@ -15,7 +15,7 @@ from robot_rl.errors import ConfigError
 from robot_rl.interfaces import ChunkModel, Env, Policy
 from robot_rl.specs import RobotSpec
 
-TASKS = sorted(path.stem for path in (CONFIG_DIR / "task").glob("*.yaml"))
+TASKS = sorted(path.stem for path in (CONFIG_DIR / "task").glob("*.yaml") if path.stem != "own")
 POLICIES = sorted(path.stem for path in (CONFIG_DIR / "policy").glob("*.yaml"))
 DENOISERS = sorted(path.stem for path in (CONFIG_DIR / "denoiser").glob("*.yaml"))
 
@@ -44,6 +44,18 @@ def test_every_task_builds_its_environment_expert_and_limits(task: str) -> None:
             assert isinstance(build(config.task.expert), Policy)
     finally:
         env.close()
+
+
+def test_a_task_of_ones_own_needs_its_observations_named() -> None:
+    with pytest.raises(ConfigError, match=r"`task\.obs` must be given"):
+        load_config(["task=own"])
+    assert plain(load_config(["task=own", "task.obs=[joints]"]).task.obs) == ["joints"]
+
+
+def test_a_task_without_simulation_is_refused_where_one_is_needed() -> None:
+    config = load_config(["task=own", "task.obs=[joints]"])
+    with pytest.raises(ConfigError, match=r"task `own` has no simulation"):
+        simulation(config)
 
 
 @pytest.mark.parametrize(("policy", "denoiser"), list(itertools.product(POLICIES, DENOISERS)))

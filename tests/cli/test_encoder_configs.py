@@ -15,6 +15,7 @@ ENCODERS = {
     "state": ["task=lift"],
     "rgb": ["task=lift", "+task.env.cameras=[front]", "task.obs=[joint_position,gripper_width,front]",
             "task.crop=[84,84]"],
+    "rgb_small": ["task=lift", "+task.env.cameras=[front]", "task.obs=[joint_position,gripper_width,front]"],
     "cloud": ["task=lift_cloud", "task.env.point_cloud.n_points=16"],
     "cloud_bottleneck": ["task=lift_cloud", "task.env.point_cloud.n_points=16"],
 }  # fmt: skip

@@ -15,6 +15,7 @@ from robot_rl.interfaces import Policy
 from robot_rl.metrics import read_metrics
 from robot_rl.rl.algorithm import Algorithm
 from robot_rl.rl.replay import FINAL
+from robot_rl.values import PolicyInput
 
 ALGORITHMS = sorted(path.stem for path in (CONFIG_DIR / "algo").glob("*.yaml"))
 TINY = [
@@ -43,6 +44,26 @@ def run_folder(demonstrated: Path) -> Path:
     return demonstrated / "finetune_residual"
 
 
+@pytest.mark.parametrize("algo", ["qc", "dqc", "qc_fql"])
+def test_a_critic_that_chooses_among_the_bases_chunks_learns_plays_and_comes_back(
+    demonstrated: Path, tmp_path: Path, algo: str
+) -> None:
+    command = [
+        "finetune", f"algo={algo}", f"out={demonstrated}", f"finetune.out={tmp_path}", *QUICK, "algo.n_step=6",
+        *([] if algo == "qc_fql" else ["algo.learner.n_choose=3"]),
+    ]  # fmt: skip
+    assert main(command) == 0
+    store = EpisodeStore.open(tmp_path / "store")
+    rows = np.concatenate([store.episode(id).extras["chunk_offset"][:] for id in store.ids()])
+    executed = 5 if algo == "dqc" else 6
+    assert set(rows.tolist()) == set(range(executed)), "whole chunks are executed, row by row"
+    last = read_metrics(tmp_path / "metrics.jsonl")[-1]
+    assert (last["step"], last["online/steps"]) == (25, 40)
+    assert (tmp_path / "candidates").is_dir() == (algo != "dqc")
+    assert isinstance(finetuned_policy(str(tmp_path)), Policy)
+    assert main(command) == 0, "the same command continues"
+
+
 @pytest.mark.parametrize("algo", ALGORITHMS)
 def test_every_algorithm_builds_and_acts_on_every_observation_it_reads(demonstrated: Path, algo: str) -> None:
     from robot_rl.cli.finetune_card import make_card
@@ -54,7 +75,12 @@ def test_every_algorithm_builds_and_acts_on_every_observation_it_reads(demonstra
     assert isinstance(algorithm, Algorithm)
     episode = store.episode(store.ids()[0])
     obs = {name: np.asarray(rows[0]) for name, rows in episode.obs.items()}
-    action = algorithm.policy.act(obs, episode.action[0])
+    if algorithm.driver is None:
+        action = algorithm.policy.act(obs, episode.action[0])
+    else:
+        stacked = {name: np.stack([value] * algorithm.driver.n_obs) for name, value in obs.items()}
+        chunk = algorithm.driver.act(PolicyInput(obs=stacked, stamp_ns=0))
+        action = chunk.action[: algorithm.driver.n_execute]
     assert np.abs(card.scaler().to_agent(action)).max() <= 1 + 1e-6
     if algo == "residual":
         assert action == pytest.approx(episode.action[0], abs=1e-5)
@@ -110,7 +136,10 @@ def test_from_scratch_needs_no_base(demonstrated: Path) -> None:
 def test_what_cannot_be_is_refused_with_words(demonstrated: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for wrong, told in (
         ("base=/nowhere", "neither a bundle nor a training run at base=/nowhere"),
-        ("algo.reward=none", "`algo.reward` must be one of ['recorded', 'success']"),
+        (
+            "algo.reward=none",
+            "`algo.reward` must be one of ['classifier', 'interventions', 'recorded', 'success'], got 'none'",
+        ),
         ("finetune.role=judge", "`finetune.role` must be both, actor or learner, got 'judge'"),
     ):
         out = demonstrated / "refused" / wrong.partition("=")[0]

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from robot_rl.errors import ConfigError
-from robot_rl.rl.critic import EnsembleMLP, QEnsemble, ensemble_loss, polyak_, subset_min, td_target
+from robot_rl.rl.critic import QEnsemble, ensemble_loss, polyak_, subset_least, subset_min, td_target
+from robot_rl.rl.ensemble import EnsembleMLP
 from tests.contracts.critic import check_critic
 
 
@@ -82,6 +83,9 @@ def test_the_least_of_a_random_pair_has_the_known_mean():
     assert set(drawn.flatten().tolist()) == set(pairs)
     assert float(drawn.mean()) == pytest.approx(11 / 3, abs=0.03)
     assert subset_min(q, 4).item() == 3
+    assert subset_least(q, 4).item() == 1
+    kept = {int(subset_least(q, 2, generator)) for _ in range(200)}
+    assert kept == {0, 1, 2}, "the largest of four is never the least of a pair"
     with pytest.raises(ConfigError, match=r"must be in \[1, 4\], got 5"):
         subset_min(q, 5)
 

@@ -84,15 +84,15 @@ def test_the_encoder_learns_from_the_critic_alone():
 def test_what_lies_beyond_a_tasks_end_is_never_read():
     agent, data = make(), batch()
     ended = replace(data, bootstrap=torch.zeros(32), next_base=torch.full((32, 2), float("nan")))
-    assert torch.equal(agent._target(ended, torch.zeros(32, 2)), data.reward)
+    assert torch.equal(agent._target(ended, torch.zeros(32, 2)).mean, data.reward)
 
 
 def test_the_noise_on_target_actions_is_clipped():
     agent = make(target_noise=1.0, subset=5)
     data = batch()
-    clipped = agent._target(data, torch.full((32, 2), 50.0))
-    assert torch.equal(clipped, agent._target(data, torch.full((32, 2), 0.3)))
-    assert not torch.equal(clipped, agent._target(data, torch.full((32, 2), 0.1)))
+    clipped = agent._target(data, torch.full((32, 2), 50.0)).mean
+    assert torch.equal(clipped, agent._target(data, torch.full((32, 2), 0.3)).mean)
+    assert not torch.equal(clipped, agent._target(data, torch.full((32, 2), 0.1)).mean)
 
 
 def test_a_loss_that_is_not_finite_stops_before_anything_changes():
