@@ -17,6 +17,7 @@ TITLES = {
     "store_scale": "Episode store: many episodes",
     "store_codecs": "Episode store: image codecs",
     "round_trips": "Round trips: a store through another format and back, array by array",
+    "lerobot_opens": "LeRobot's own reader on what we export",
     "edm_sampling": "Sampling: three-step EDM, DDIM and flow on PushT",
     "moh": "Mixture of horizons on PushT, against its controls at equal training compute",
     "moh_overhead": "Mixture of horizons: time of a policy call",

@@ -75,12 +75,6 @@ class Checkpoint:
         return [feature for feature in self.inputs if feature.kind == kind]
 
 
-def is_lerobot(path: str | Path) -> bool:
-    """Whether `path` looks like a checkpoint folder of LeRobot."""
-    root = Path(path)
-    return (root / CONFIG).is_file() and (root / WEIGHTS).is_file()
-
-
 def read_checkpoint(path: str | Path) -> Checkpoint:
     """Return what a checkpoint folder holds.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from robot_rl.cli.calibrate_command import SUBCOMMANDS
-from robot_rl.cli.config import load_config
+from robot_rl.cli.config import CONFIG_DIR, load_config
 from robot_rl.cli.main import COMMANDS
 from robot_rl.cli.mend_command import OPERATIONS, OTHERS
 from robot_rl.errors import ConfigError
@@ -17,6 +17,7 @@ from tests.docs.pages import PAGES, ROOT, commands, inline_code, name
 WORDS = {"calibrate": {*SUBCOMMANDS}, "mend": {*OPERATIONS, *OTHERS}}
 """Commands whose first argument is a word, and the words there are."""
 _PLACEHOLDER = re.compile(r"<[^<>]*>")
+_GROUPS = {folder.name for folder in CONFIG_DIR.iterdir() if folder.is_dir()}
 
 
 @cache
@@ -25,7 +26,7 @@ def check_keys(overrides: tuple[str, ...]) -> None:
 
 
 def check_command(command: str) -> None:
-    """Raise unless `robot-rl <command>` exists and takes these keys; `<...>` and `...` stand for values."""
+    """Raise unless `robot-rl <command>` exists and takes these keys; `<...>` and `...` stand for what is not known."""
     words = shlex.split(_PLACEHOLDER.sub("placeholder", command), comments=True)[1:]
     first, rest = words[0], [word for word in words[1:] if word not in ("...", "--cfg", "--web") and word[0] != "$"]
     if first not in COMMANDS:
@@ -37,7 +38,8 @@ def check_command(command: str) -> None:
         if rest[0] not in WORDS[first]:
             raise ConfigError(f"`{first}` has no `{rest[0]}`")
         rest = rest[1:]
-    check_keys(tuple(word.replace("=...", "=placeholder") for word in rest))
+    given = [word.replace("=...", "=placeholder").split("=", 1) for word in rest]
+    check_keys(tuple("=".join(word) for word in given if not (word[0] in _GROUPS and word[1:] == ["placeholder"])))
 
 
 def check_graph(graph: str, *arguments: str) -> None:
