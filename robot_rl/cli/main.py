@@ -21,7 +21,7 @@ COMMANDS = {
     "demo": "the whole line: collect or import, train, package, evaluate, loop, one report",
     "collect": "scripted demonstrations into an episode store",
     "import": "a LeRobot, robomimic, robosuite, RLDS or diffusion_policy data set into an episode store (source=...)",
-    "export": "an episode store back into a diffusion_policy Zarr replay buffer (target=...)",
+    "export": "an episode store as a LeRobot, robomimic or diffusion_policy data set (target=... export.format=...)",
     "import-bag": "a rosbag2 or MCAP recording into an episode store (bag=... plan=<recorder.yaml>)",
     "export-bag": "an episode to MCAP, which Foxglove opens (bag=... episode=<id>)",
     "view": "an episode in Rerun: episode=<id or number> [--web] [view.compare=<episode>] [view.policy=<bundle>]",

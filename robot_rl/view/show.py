@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 import threading
@@ -86,8 +87,11 @@ def serve_page(source: str, *, port: int | None = None, open_browser: bool = Tru
 
 
 def wait_for_interrupt() -> None:
-    """Return when the user presses Ctrl-C."""
+    """Return on Ctrl-C or SIGTERM, also in a background job, which a shell starts with Ctrl-C ignored."""
+    ended = threading.Event()
+    before = {number: signal.signal(number, lambda *_: ended.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        threading.Event().wait()
-    except KeyboardInterrupt:
-        return
+        ended.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
