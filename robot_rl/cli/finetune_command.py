@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
-from robot_rl.cli.config import build, plain
+from robot_rl.cli.config import build, plain, simulation
 from robot_rl.cli.finetune_card import FILE, FinetuneCard, base_policy, finetuned_policy, make_card
 from robot_rl.cli.finetune_report import sections
 from robot_rl.cli.finetune_roles import (
@@ -64,7 +64,7 @@ class _Curve:
         self._config, self._card, self._progress, self._task = config, card, progress, task
         every = config.finetune.eval_every
         self._every: int | None = None if every is None else int(every)
-        self._env: Any = None if every is None else build(config.task.env)
+        self._env: Any = None if every is None else build(simulation(config))
         folder = Path(config.finetune.out) / CURVE
         self._last, self._writer = (
             0,
@@ -138,7 +138,7 @@ def judge(config: DictConfig, card: FinetuneCard, console: Console) -> dict[str,
                 progress.advance(task)
 
             summaries[name] = evaluate(
-                partial(build, plain(config.task.env)), factory, range(first, first + count),
+                partial(build, plain(simulation(config))), factory, range(first, first + count),
                 workers=config.evaluate.workers, on_result=show,
                 out_dir=Path(out) / "evaluate" / id.replace("@", "_"),
                 video_episodes=config.evaluate.video_episodes if name == "fine-tuned" else 0,

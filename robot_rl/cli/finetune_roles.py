@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -14,9 +13,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from robot_rl.cli.config import build, plain
+from robot_rl.cli.config import build, plain, simulation
 from robot_rl.cli.finetune_card import FinetuneCard, demonstrations, residual_bound
 from robot_rl.cli.finetune_intervener import make_intervener
+from robot_rl.cli.threads import numeric_threads
 from robot_rl.data.store import EpisodeStore
 from robot_rl.deploy.success import SuccessClassifier
 from robot_rl.errors import ConfigError, RobotRLError, StoreError
@@ -64,7 +64,7 @@ def create_online_store(config: DictConfig, card: FinetuneCard) -> None:
     folder = Path(config.finetune.out) / EPISODES
     if EpisodeStore.exists(folder):
         return
-    env: Env = build(config.task.env)
+    env: Env = build(simulation(config))
     try:
         if env.spec != card.spec:
             raise StoreError(
@@ -125,9 +125,9 @@ def make_env(config: DictConfig) -> Env:
     if folder is None:
         if config.algo.reward == "classifier":
             raise ConfigError("`algo.reward=classifier` needs `finetune.classifier`, a folder of `robot-rl reward`")
-        env: Env = build(config.task.env)
+        env: Env = build(simulation(config))
         return env
-    return ClassifiedEnv(build(config.task.env), SuccessClassifier(folder))
+    return ClassifiedEnv(build(simulation(config)), SuccessClassifier(folder))
 
 
 def make_actor(config: DictConfig, card: FinetuneCard, store: EpisodeStore, algorithm: Algorithm) -> Actor:
@@ -144,18 +144,6 @@ def make_actor(config: DictConfig, card: FinetuneCard, store: EpisodeStore, algo
     )  # fmt: skip
 
 
-@contextmanager
-def _numeric_threads(n: int) -> Iterator[None]:
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(n)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def run_by_turns(config: DictConfig, on_episode: Callable[[Played, Actor, Learner], None]) -> None:
     """Run actor and learner by turns in this process; the same seed gives the same run.
 
@@ -163,7 +151,7 @@ def run_by_turns(config: DictConfig, on_episode: Callable[[Played, Actor, Learne
         TrainingError: The learner's loss is not finite.
     """
     card, store = FinetuneCard.load(config.finetune.out), online_store(config)
-    with _numeric_threads(int(config.finetune.threads)), InterruptFlag() as interrupt:
+    with numeric_threads(int(config.finetune.threads)), InterruptFlag() as interrupt:
         learner = make_learner(config, card)
         for id in store.ids():
             learner.feed.add(store.episode(id))
@@ -183,7 +171,7 @@ def run_by_turns(config: DictConfig, on_episode: Callable[[Played, Actor, Learne
 def run_role(config: DictConfig, role: str, *, stop: Callable[[], bool] = lambda: False) -> None:
     """Run the actor or the learner in this process until the run is over or a signal asks to stop."""
     card, store = FinetuneCard.load(config.finetune.out), online_store(config)
-    with _numeric_threads(int(config.finetune.threads)), InterruptFlag() as interrupt:
+    with numeric_threads(int(config.finetune.threads)), InterruptFlag() as interrupt:
         if role == "learner":
             learner = make_learner(config, card)
             try:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from robot_rl.cli.config import build, plain
 from robot_rl.cli.latency import aligned_episode, stream_latencies
 from robot_rl.cli.progress import bar
 from robot_rl.cli.reward_report import facts_of, headline, write_reward_report
+from robot_rl.cli.threads import numeric_threads
 from robot_rl.data.dataset import LazyEpisodes
 from robot_rl.data.normalizer import fit_stats
 from robot_rl.data.splits import split_episodes
@@ -83,18 +83,6 @@ def _opened(config: DictConfig) -> tuple[EpisodeStore, dict[str, Any], dict[str,
     return stores[0], openers, outcomes
 
 
-@contextmanager
-def _threads(n: int) -> Iterator[None]:
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(n)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def _probabilities(
     model: SuccessNetwork, episodes: Sequence[LabelledEpisode], bounds: Sequence[Bounds]
 ) -> list[np.ndarray]:
@@ -151,7 +139,7 @@ def run(config: DictConfig, console: Console) -> SuccessClassifier:
         [_of(episode, model) for episode in train], negatives=r.negatives, rng=np.random.default_rng(config.seed)
     )
     how = build(r.training, seed=config.seed)
-    with _threads(int(r.threads)), bar(console) as progress:
+    with numeric_threads(int(r.threads)), bar(console) as progress:
         task = progress.add_task("training the success classifier", total=how.steps)
         losses = train_classifier(model, data, how, on_step=lambda n, loss: progress.update(task, completed=n))
         curve = vote_curve(choose, _probabilities(model, choose, bounds), consecutive=r.consecutive)

@@ -87,6 +87,8 @@ class MeanHead(ValueHead):
     """One number a member, the value itself, fitted by squares; the actor climbs the members' mean."""
 
     n_out, draws = 1, False
+    always: tuple[float, float] | None = None
+    """Bounds of targets that hold whatever the caller says."""
 
     def mean(self, out: Tensor) -> Tensor:
         """Return the outputs as they are, [E, B]."""
@@ -110,7 +112,7 @@ class MeanHead(ValueHead):
         """Return R + bootstrap (least of the subset - cost)."""
         value = subset_min(self.mean(next_out), subset)
         value = value if cost is None else value - cost
-        return TdTarget(td_target(reward, bootstrap, value, bounds=bounds))
+        return TdTarget(td_target(reward, bootstrap, value, bounds=self.always or bounds))
 
     def loss(self, out: Tensor, target: TdTarget) -> Tensor:
         """Return the mean square over members and batch."""

@@ -28,40 +28,21 @@ from torch.nn import functional
 
 from robot_rl.errors import ConfigError
 from robot_rl.rl.best_of_n import Aggregate, aggregated
-from robot_rl.rl.critic import QEnsemble, TdTarget, ValueHead, polyak_, subset_min, td_target
+from robot_rl.rl.critic import MeanHead, QEnsemble, TdTarget, polyak_, td_target
 from robot_rl.rl.ensemble import EnsembleMLP
 from robot_rl.rl.optimise import step
 
 _EDGE = 1e-5
 
 
-class ProbabilityHead(ValueHead):
+class ProbabilityHead(MeanHead):
     """A value in [0, 1] as the sigmoid of one number, fitted by cross-entropy; the actor climbs the members' mean."""
 
-    n_out, draws = 1, False
+    always = (0.0, 1.0)
 
     def mean(self, out: Tensor) -> Tensor:
         """Return sigma of the outputs, [E, B]."""
         return torch.sigmoid(out.squeeze(-1))
-
-    def improved(self, out: Tensor) -> Tensor:
-        """Return the members' mean [B]."""
-        return self.mean(out).mean(0)
-
-    def target(
-        self,
-        next_out: Tensor,
-        reward: Tensor,
-        bootstrap: Tensor,
-        *,
-        subset: int,
-        cost: Tensor | None = None,
-        bounds: tuple[float, float] | None = None,
-        noise: Tensor | None = None,
-    ) -> TdTarget:
-        """Return R + bootstrap (least of the subset - cost), held within [0, 1] whatever `bounds` say."""
-        value = subset_min(self.mean(next_out), subset)
-        return TdTarget(td_target(reward, bootstrap, value if cost is None else value - cost, bounds=(0.0, 1.0)))
 
     def loss(self, out: Tensor, target: TdTarget) -> Tensor:
         """Return the mean cross-entropy over members and batch."""
