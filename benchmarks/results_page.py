@@ -19,6 +19,7 @@ TITLES = {
     "round_trips": "Round trips: a store through another format and back, array by array",
     "lerobot_opens": "LeRobot's own reader on what we export",
     "edm_sampling": "Sampling: three-step EDM, DDIM and flow on PushT",
+    "one_step_head": "One-step heads against their own ten-step teachers",
     "moh": "Mixture of horizons on PushT, against its controls at equal training compute",
     "moh_overhead": "Mixture of horizons: time of a policy call",
     "delay_execution": "Execution of chunks when inference is late: seven ways on a task that moves",

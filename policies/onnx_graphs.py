@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from policies.chunk_network import ChunkNetwork
 from policies.denoising import DenoisingModel
 from policies.disagreement import horizons_of, sample_with_disagreement
+from policies.one_step import chunk_from
 from policies.regression import RegressionModel
 from robot_rl.bundle import Graph, TensorInfo
 from robot_rl.deploy.onnx_policy import HORIZONS
@@ -22,6 +23,13 @@ from robot_rl.specs import RobotSpec
 OPSET = 20
 DETERMINISTIC = (RegressionModel,)
 """Models that make nothing of the noise that their graph is given."""
+
+
+class GraphModule(nn.Module):
+    """What else becomes a graph: a module that names its outputs."""
+
+    outputs: tuple[str, ...] = ()
+    horizons: tuple[int, ...] = ()
 
 
 class _Sample(nn.Module):
@@ -77,7 +85,22 @@ class _Denoise(nn.Module):
         return self.model.denoise(x, t, cond)
 
 
-Part = _Sample | _Encode | _Denoise
+class Solve(nn.Module):
+    """Condition and noise in, normalised chunk out: sampling without encoder and units, to be timed by itself."""
+
+    outputs: tuple[str, ...] = ("normalised",)
+    horizons: tuple[int, ...] = ()
+
+    def __init__(self, model: ChunkNetwork) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, cond: Tensor, noise: Tensor) -> Tensor:
+        """Return the normalised chunk [B, H, A] for `encode`'s condition and noise [B, H, A]."""
+        return chunk_from(self.model, cond, noise)
+
+
+Part = _Sample | _Encode | _Denoise | Solve
 PARTS: dict[str, type[Part]] = {"sample": _Sample, "encode": _Encode, "denoise": _Denoise}
 
 
@@ -86,7 +109,7 @@ def parts_of(model: ChunkNetwork) -> tuple[str, ...]:
     return tuple(PARTS) if isinstance(model, DenoisingModel) else ("sample",)
 
 
-def to_onnx(part: Part, example: Mapping[str, Any]) -> bytes:
+def to_onnx(part: Part | GraphModule, example: Mapping[str, Any]) -> bytes:
     """Export one part with a dynamic batch axis, weights inside the file."""
     batch = torch.export.Dim("B")
     shapes = {

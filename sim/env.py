@@ -80,7 +80,7 @@ class ArmEnv:
         )
         self._cloud = None if point_cloud is None else SimCloud(self._model, point_cloud, self._camera_names)
         self._spec = self._make_spec(control_hz)
-        self._max_steps, self._start_noise = max_steps, start_noise_rad
+        self._max_steps, self._start_noise, self._point_cloud = max_steps, start_noise_rad, point_cloud
         self._max_change = self._arm.max_speed / control_hz
         self._target = self._arm.low.copy()
         self._n_steps, self._running = 0, False
@@ -96,6 +96,24 @@ class ArmEnv:
     def robot(self) -> RobotModel:
         """The arm's description."""
         return self._robot
+
+    @property
+    def model(self) -> mujoco.MjModel:
+        """The compiled scene that is stepped; what is changed in it counts from the next reset on."""
+        return self._model
+
+    def at_rate(self, control_hz: float) -> ArmEnv:
+        """Return the same cell with another control rate and episodes that last as long; the task is shared with it.
+
+        Raises:
+            ConfigError: The rate does not fit the physics step.
+        """
+        return ArmEnv(
+            self._robot, self._task, control_hz=control_hz, cameras=self._cameras, image_size=self._image_size,
+            max_steps=round(self._max_steps * control_hz / self._spec.control_hz),
+            depth_cameras=list(self._depths.values()), point_cloud=self._point_cloud,
+            start_noise_rad=self._start_noise,
+        )  # fmt: skip
 
     def reset(self, seed: int) -> Tick:
         """Start an episode; everything random about it comes from `seed`."""

@@ -19,6 +19,7 @@ from robot_rl.cli.config import build, plain, simulation
 from robot_rl.cli.latency import read_latency
 from robot_rl.cli.model_card import ModelCard, torch_policy
 from robot_rl.cli.progress import bar
+from robot_rl.deploy.consensus import Consensus
 from robot_rl.errors import ConfigError
 from robot_rl.evaluation.delayed_env import DelayedEnv
 from robot_rl.evaluation.parallel import evaluate
@@ -31,11 +32,11 @@ from robot_rl.interfaces import Env, Policy
 from robot_rl.values import Tick
 
 
-def make_onnx_policy(bundle: str) -> Policy:
-    """Build the robot-side policy of a bundle in a worker process."""
-    from robot_rl.deploy.onnx_policy import OnnxPolicy
+def make_onnx_policy(bundle: str, consensus: Consensus | None = None) -> Policy:
+    """Build the robot-side policy of a bundle in a worker process: with its correction at every tick, if it has one."""
+    from robot_rl.cli.residual_policy import bundle_policy
 
-    return OnnxPolicy(PolicyBundle.open(bundle))
+    return bundle_policy(PolicyBundle.open(bundle), consensus=consensus)
 
 
 def make_late_env(env: Mapping[str, Any], latency: str, rest: Sequence[str]) -> Env:
@@ -47,34 +48,45 @@ def make_late_env(env: Mapping[str, Any], latency: str, rest: Sequence[str]) -> 
     return DelayedEnv(build(env), read_latency(latency), hold=hold)
 
 
-def _environment(config: DictConfig) -> tuple[dict[str, Any], Callable[[], Env]]:
-    """Return what identifies the environment, and how to build it."""
-    env, late = plain(simulation(config)), config.evaluate.latency
+def environment(config: DictConfig, late: str | None) -> tuple[dict[str, Any], Callable[[], Env]]:
+    """Return what identifies the task's environment, and how to build it.
+
+    Args:
+        config: The configuration.
+        late: A file of `robot-rl calibrate latency`, which makes the simulated cell as late; `None` for no latency.
+
+    Raises:
+        ConfigError: The task has no simulation, or nothing that holds its arm still.
+    """
+    env = plain(simulation(config))
     if late is None:
         return env, partial(build, env)
     rest = plain(config.task.rest)
     if not rest:
         raise ConfigError(
-            f"`evaluate.latency` needs `task.rest`, what holds the arm still; `{config.task.name}` has none"
+            f"a simulated cell with latency needs `task.rest`, what holds the arm still; `{config.task.name}` has none"
         )
     digest = hashlib.sha256(Path(late).read_bytes()).hexdigest() if Path(late).is_file() else ""
     return {**env, "latency": digest}, partial(make_late_env, env, str(late), rest)
 
 
 def _subject(config: DictConfig) -> tuple[str, Callable[[], Policy]]:
-    """Return the name of what is evaluated and how to build it."""
+    """Return the name of what is evaluated and how to build it; a rule of execution is part of the name."""
+    consensus: Consensus | None = None if config.evaluate.consensus is None else build(config.evaluate.consensus)
+    rule = "" if consensus is None else f" by {consensus}"
     if config.evaluate.what == "bundle":
         bundle = PolicyBundle.open(config.bundle)
-        return bundle.id, partial(make_onnx_policy, config.bundle)
+        return f"{bundle.id}{rule}", partial(make_onnx_policy, config.bundle, consensus)
     if config.evaluate.what == "run":
-        return f"run {ModelCard.load(config.run).data_digest[:12]}", partial(torch_policy, config.run)
+        name = f"run {ModelCard.load(config.run).data_digest[:12]}{rule}"
+        return name, partial(torch_policy, config.run, consensus)
     raise ConfigError(f"`evaluate.what` must be bundle or run, got {config.evaluate.what!r}")
 
 
 def summarise(config: DictConfig, console: Console) -> EvaluationSummary:
     """Run the rollouts, continuing an interrupted evaluation of the same policy."""
     name, policy_factory = _subject(config)
-    env, env_factory = _environment(config)
+    env, env_factory = environment(config, config.evaluate.latency)
     command = shlex.join(["robot-rl", *sys.argv[1:]])
     meta = EvaluationMeta(task=config.task.name, policy_id=name, env=env, command=command)
     first, count = int(config.evaluate.first_seed), int(config.evaluate.episodes)
@@ -105,10 +117,10 @@ def attest(config: DictConfig, summary: EvaluationSummary) -> Path:
 
 
 def run(config: DictConfig, console: Console) -> EvaluationSummary:
-    """Evaluate, write report.html, and attest the bundle if that is what was evaluated."""
+    """Evaluate, write report.html, and attest the bundle if it was evaluated as it executes by itself."""
     summary = summarise(config, console)
     out = Path(config.evaluate.out)
-    if config.evaluate.what == "bundle":
+    if config.evaluate.what == "bundle" and config.evaluate.consensus is None:
         console.print(f"validation record: {attest(config, summary)}")
     title = f"Evaluation of {config.task.name}"
     sections = evaluation_sections(summary, folder=out)

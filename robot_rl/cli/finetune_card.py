@@ -82,7 +82,7 @@ class FinetuneCard:
         torch.manual_seed(seed)
         spec = self.spec.select(self.names)
         encoder = build(self.algo["encoder"])(spec, self.stats, n_obs=1)
-        base = (open_sampler(self._checked_base(), self.spec), cache) if self.algo.get("chunked") else ()
+        base = (open_sampler(self.checked_base(), self.spec), cache) if self.algo.get("chunked") else ()
         algorithm: Algorithm = build(self.algo["learner"], encoder, self.scaler(), list(self.names), *base)
         return algorithm
 
@@ -110,9 +110,14 @@ class FinetuneCard:
         Raises:
             ConfigError: There is neither a run nor a bundle, or it is not the one that the run began with.
         """
-        return None if self.base is None else open_base(self._checked_base(), self.spec)
+        return None if self.base is None else open_base(self.checked_base(), self.spec)
 
-    def _checked_base(self) -> str:
+    def checked_base(self) -> str:
+        """Return the base's path after making sure that it is the one the run began with.
+
+        Raises:
+            ConfigError: It is another, or there is none.
+        """
         if self.base is None:
             raise ConfigError(f"algo={self.algo['name']} needs a base and `algo.needs_base` is false; set it to true")
         if (found := identify(self.base)) != self.base_id:

@@ -13,8 +13,11 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
-from robot_rl.cli.config import build, plain, simulation
+from robot_rl.cli.config import plain
+from robot_rl.cli.evaluate_command import environment
 from robot_rl.cli.finetune_card import FILE, FinetuneCard, base_policy, finetuned_policy, make_card
+from robot_rl.cli.finetune_ppo import is_ppo
+from robot_rl.cli.finetune_ppo import run as run_ppo
 from robot_rl.cli.finetune_report import sections
 from robot_rl.cli.finetune_roles import (
     create_online_store,
@@ -64,7 +67,7 @@ class _Curve:
         self._config, self._card, self._progress, self._task = config, card, progress, task
         every = config.finetune.eval_every
         self._every: int | None = None if every is None else int(every)
-        self._env: Any = None if every is None else build(simulation(config))
+        self._env: Any = None if every is None else environment(config, config.finetune.latency)[1]()
         folder = Path(config.finetune.out) / CURVE
         self._last, self._writer = (
             0,
@@ -129,6 +132,7 @@ def judge(config: DictConfig, card: FinetuneCard, console: Console) -> dict[str,
     if card.base is not None:
         subjects["base"] = (card.base_id, partial(base_policy, out))
     first, count = int(config.evaluate.first_seed), int(config.evaluate.episodes)
+    env, make_env = environment(config, config.finetune.latency)
     summaries = {}
     for name, (id, factory) in subjects.items():
         with bar(console) as progress:
@@ -138,12 +142,12 @@ def judge(config: DictConfig, card: FinetuneCard, console: Console) -> dict[str,
                 progress.advance(task)
 
             summaries[name] = evaluate(
-                partial(build, plain(simulation(config))), factory, range(first, first + count),
+                make_env, factory, range(first, first + count),
                 workers=config.evaluate.workers, on_result=show,
                 out_dir=Path(out) / "evaluate" / id.replace("@", "_"),
                 video_episodes=config.evaluate.video_episodes if name == "fine-tuned" else 0,
                 meta=EvaluationMeta(
-                    task=card.task, policy_id=id, env=plain(config.task.env),
+                    task=card.task, policy_id=id, env=env,
                     command=shlex.join(["robot-rl", *sys.argv[1:]]),
                 ),
             )  # fmt: skip
@@ -153,6 +157,12 @@ def judge(config: DictConfig, card: FinetuneCard, console: Console) -> dict[str,
 
 def run(config: DictConfig, console: Console) -> dict[str, EvaluationSummary]:
     """Fine-tune, evaluate, and write summary.json and report.html; the same command continues a run."""
+    if plain(config.algo).get("stage") == "offline":
+        from robot_rl.cli import finetune_offline
+
+        return finetune_offline.run(config, console)
+    if is_ppo(config):
+        return run_ppo(config, console)
     card = prepare(config)
     train(config, card, console)
     if config.finetune.role != "both":

@@ -25,6 +25,10 @@ CURVES: Mapping[str, tuple[str, Sequence[str]]] = {
     "updates between the learner's weights and the actor's": ("updates", ("learner/lag",)),
     "who drove": ("share of steps", ("online/intervention_rate",)),
     "entropy": ("nats", ("actor/entropy",)),
+    "success on the evaluation seeds": ("share", ("eval/success", "eval/success_exploring")),
+    "divergence of an update, per denoising step": ("k3", ("ppo/kl", "ppo/kl_noisiest", "ppo/kl_last")),
+    "ratios outside their clip range": ("share", ("ppo/clip_fraction",)),
+    "variance of the returns that the critic explains": ("share", ("critic/explained_variance",)),
 }
 
 

@@ -13,13 +13,16 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from robot_rl.bundle import PolicyBundle
 from robot_rl.cli.config import build, plain, simulation
+from robot_rl.cli.evaluate_command import environment
 from robot_rl.cli.finetune_card import FinetuneCard, demonstrations, residual_bound
 from robot_rl.cli.finetune_intervener import make_intervener
 from robot_rl.cli.threads import numeric_threads
 from robot_rl.data.store import EpisodeStore
 from robot_rl.deploy.success import SuccessClassifier
 from robot_rl.errors import ConfigError, RobotRLError, StoreError
+from robot_rl.evaluation.permission import check_hardware_permission
 from robot_rl.imitation.surroundings import InterruptFlag
 from robot_rl.interfaces import Env
 from robot_rl.rl.actor import Actor, ActorSettings, Played
@@ -39,6 +42,8 @@ from robot_rl.rl.sampling import SymmetricSampler
 log = logging.getLogger(__name__)
 
 EPISODES = "store"
+FROM_SCRATCH = "scratch"
+"""What `finetune.override` names where there is no base."""
 MAX_RESTARTS = 20
 """Times that each role is started again after it was killed."""
 REFUSED = 3
@@ -56,13 +61,16 @@ def online_store(config: DictConfig) -> EpisodeStore:
 
 
 def create_online_store(config: DictConfig, card: FinetuneCard) -> None:
-    """Make the run's store if there is none.
+    """Make the run's store if there is none; a learner alone waits for its actor to do it, who has the robot.
 
     Raises:
         StoreError: The environment's robot is not the demonstrations'.
     """
     folder = Path(config.finetune.out) / EPISODES
     if EpisodeStore.exists(folder):
+        return
+    if config.finetune.role == "learner":
+        _wait_for_store(folder)
         return
     env: Env = build(simulation(config))
     try:
@@ -74,6 +82,12 @@ def create_online_store(config: DictConfig, card: FinetuneCard) -> None:
         EpisodeStore.create(folder, env.spec, extra=runner_extras(env.spec), codecs=plain(config.task.codecs))
     finally:
         env.close()
+
+
+def _wait_for_store(folder: Path, poll_s: float = 0.5) -> None:
+    log.info("waiting for the actor, who makes the store in %s", folder)
+    while not EpisodeStore.exists(folder):
+        time.sleep(poll_s)
 
 
 def make_feed(config: DictConfig, card: FinetuneCard, algorithm: Algorithm) -> ReplayFeed:
@@ -116,22 +130,41 @@ def make_learner(config: DictConfig, card: FinetuneCard) -> Learner:
 
 
 def make_env(config: DictConfig) -> Env:
-    """Return the task's environment, with a classifier's vote for its reward where one is given.
+    """Return the task's environment, as late as a measured cell, with a classifier's vote for its reward, if asked.
 
     Raises:
-        ConfigError: The reward is to come from a classifier and none is given.
+        ConfigError: The reward is to come from a classifier and none is given, or the arm must not be moved.
     """
-    folder = config.finetune.classifier
+    folder, (_, make) = config.finetune.classifier, environment(config, config.finetune.latency)
     if folder is None:
         if config.algo.reward == "classifier":
             raise ConfigError("`algo.reward=classifier` needs `finetune.classifier`, a folder of `robot-rl reward`")
-        env: Env = build(simulation(config))
-        return env
-    return ClassifiedEnv(build(simulation(config)), SuccessClassifier(folder))
+        return make()
+    return ClassifiedEnv(make(), SuccessClassifier(folder))
+
+
+def check_permission(config: DictConfig, card: FinetuneCard) -> None:
+    """Raise unless the run may move the arm: a real one only on a validated base, or one that the operator named.
+
+    Raises:
+        ConfigError: A real arm, and no base that can have been validated.
+        BundleError: The base was not validated, or `finetune.override` names another.
+    """
+    f = config.finetune
+    if not f.hardware or (f.override and f.override in (card.base_id, FROM_SCRATCH if card.base is None else None)):
+        return
+    if card.base is None or not (Path(card.base) / "manifest.json").is_file():
+        what = f"base {card.base_id}" if card.base else FROM_SCRATCH
+        raise ConfigError(
+            f"a real arm learns on a bundle that was validated in simulation, this run on {what}: give base=<bundle>, "
+            f"or allow it by name with finetune.override={card.base_id or FROM_SCRATCH}"
+        )
+    check_hardware_permission(PolicyBundle.open(card.base), override=f.override)
 
 
 def make_actor(config: DictConfig, card: FinetuneCard, store: EpisodeStore, algorithm: Algorithm) -> Actor:
     """Return an actor that goes on where the store ends."""
+    check_permission(config, card)
     f, env = config.finetune, make_env(config)
     runner = card.build_runner(algorithm, seed=int(config.seed), intervener=make_intervener(config, card.spec))
     settings = ActorSettings(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,49 +15,111 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from robot_rl.bundle import PolicyBundle
+from robot_rl.bundle import PolicyBundle, base_of
 from robot_rl.cli.config import build, plain, simulation
 from robot_rl.cli.latency import read_latency
-from robot_rl.deploy.execution import Execution
+from robot_rl.deploy.chunks import ChunkExecutor
+from robot_rl.deploy.clock import Clock, MonotonicClock
+from robot_rl.deploy.execution import Execution, open_policy
 from robot_rl.deploy.loop import ControlLoop
+from robot_rl.deploy.policy_grid import Retimed
+from robot_rl.deploy.process_policy import ProcessPolicy
 from robot_rl.deploy.report import LoopReport
+from robot_rl.deploy.residual import step_policy
+from robot_rl.deploy.runners import ProcessRunner, Runner, SyncRunner, ThreadRunner
 from robot_rl.deploy.safety import SafetyFilter
-from robot_rl.errors import SafetyStop
+from robot_rl.deploy.timing import Timing, split_cores
+from robot_rl.errors import ConfigError, SafetyStop
 from robot_rl.evaluation.report import write_report
 from robot_rl.evaluation.report_sections import latency_section
-from robot_rl.interfaces import Env
+from robot_rl.interfaces import Env, Policy
 from robot_rl.values import Obs
 
+RUNNERS: dict[str, Callable[[Policy, ChunkExecutor, Clock], Runner]] = {
+    "thread": ThreadRunner,
+    "process": ProcessRunner,
+    "loop": SyncRunner,
+}
 
-def _drive(config: DictConfig, env: Env, console: Console) -> LoopReport:
-    """Play episodes until the time is used up and return their joint report."""
+
+def arm_at(env: Env, rate: float) -> Env:
+    """Return the arm with the loop's rate.
+
+    Raises:
+        ConfigError: It can be stepped at its own only.
+    """
+    if rate == env.spec.control_hz:
+        return env
+    if not isinstance(env, Retimed):
+        raise ConfigError(
+            f"`loop.control_hz` must be null or {env.spec.control_hz:g}, got {rate:g}; `{type(env).__name__}` has no "
+            "other rate"
+        )
+    return env.at_rate(rate)
+
+
+@contextmanager
+def inference(
+    config: DictConfig, bundle: PolicyBundle, execution: Execution, *, cores: Sequence[int] | None
+) -> Iterator[Policy]:
+    """Open and warm up the policy where `loop.inference` says; its process, if it has one, ends with the block."""
+    make = partial(
+        open_policy, str(bundle.path), execution, threads=config.loop.threads, seed=config.seed,
+        providers=build(config.loop.providers),
+    )  # fmt: skip
+    if config.loop.inference == "process":
+        spec = base_of(bundle).manifest.robot
+        with ProcessPolicy(make, spec, silence_s=config.loop.silence_s, cores=cores) as process:
+            yield process
+    else:
+        policy = make()
+        policy.warm_up()
+        yield policy
+
+
+def _loop(config: DictConfig, env: Env, *, policy: Policy, execution: Execution, timing: Timing) -> ControlLoop:
+    """Put the loop together."""
     bundle = PolicyBundle.open(config.bundle)
-    bundle.check_fits(env.spec)
-    configured: Execution = build(config.execution)
-    execution = replace(configured, lead_ns=read_latency(config.latency).lead_ns)
-    policy = execution.policy(bundle, threads=config.loop.threads, seed=config.seed)
-    policy.warm_up()
-    rate = bundle.manifest.control_hz if config.loop.control_hz is None else float(config.loop.control_hz)
     rest: list[str] = plain(config.task.rest)
 
     def rest_action(obs: Obs) -> np.ndarray:
         return np.concatenate([np.ravel(obs[name]) for name in rest])
 
-    safety = SafetyFilter(build(config.task.safety), step_ns=round(1e9 / rate))
-    names = list(bundle.manifest.robot.obs)
-    loop = ControlLoop(
-        env, policy, safety, rest_action=rest_action, obs_names=names, control_hz=rate,
-        executor=execution.executor(bundle),
+    return ControlLoop(
+        env, policy, SafetyFilter(build(config.task.safety), step_ns=env.spec.step_ns), rest_action=rest_action,
+        obs_names=list(bundle.manifest.robot.obs), policy_hz=bundle.manifest.control_hz,
+        interpolate=config.loop.interpolate, executor=execution.executor(bundle),
+        make_runner=RUNNERS[config.loop.inference], clock=MonotonicClock(spin_ns=1000 * config.loop.spin_us),
+        step=step_policy(bundle, threads=config.loop.threads), timing=timing,
     )  # fmt: skip
+
+
+def _drive(config: DictConfig, env: Env, bundle: PolicyBundle, console: Console) -> LoopReport:
+    """Play episodes until the time is used up and return their joint report."""
+    configured: Execution = build(config.execution)
+    execution = replace(configured, lead_ns=read_latency(config.latency).lead_ns)
+    timing: Timing = build(config.loop.timing)
+    apart = split_cores() if config.loop.inference == "process" and config.loop.apart else None
+    if apart is not None and timing.cores is None:
+        timing = replace(timing, cores=apart[0])
+    with inference(config, bundle, execution, cores=None if apart is None else apart[1]) as policy:
+        loop = _loop(config, env, policy=policy, execution=execution, timing=timing)
+        return _play(config, loop, console)
+
+
+def _play(config: DictConfig, loop: ControlLoop, console: Console) -> LoopReport:
+    """Play episodes with a loop until the time is used up."""
+    rate = loop.control_hz
     left, seed = round(config.loop.seconds * rate), int(config.loop.first_seed)
     total = LoopReport(control_hz=rate)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as progress:
+    with Progress(*columns, console=console, auto_refresh=False) as progress:  # a refreshing thread would be in the way
         bar_id = progress.add_task(f"control loop at {rate:g} Hz", total=left)
         while left > 0:
             report = loop.run(seed=seed, ticks=left)
             total.add(report)
             progress.advance(bar_id, report.ticks)
+            progress.refresh()
             left, seed = left - report.ticks, seed + 1
             if report.stopped is not None:
                 break
@@ -65,11 +130,17 @@ def run(config: DictConfig, console: Console) -> LoopReport:
     """Drive for `loop.seconds`, print latencies and counts, and keep them in `loop.out`.
 
     Raises:
+        ConfigError: A setting of `loop` is not among the choices, or arm, policy and rate do not go together.
         SafetyStop: The safety filter stopped motion; the figures up to then are kept.
     """
+    if config.loop.inference not in RUNNERS:
+        raise ConfigError(f"`loop.inference` must be one of {list(RUNNERS)}, got {config.loop.inference!r}")
     env: Env = build(simulation(config))
     try:
-        report = _drive(config, env, console)
+        bundle = PolicyBundle.open(config.bundle)
+        bundle.check_fits(env.spec)
+        env = arm_at(env, bundle.manifest.control_hz if config.loop.control_hz is None else config.loop.control_hz)
+        report = _drive(config, env, bundle, console)
     finally:
         env.close()
     table = Table(show_header=False, title=f"control loop on `{config.task.name}`", title_justify="left")

@@ -30,13 +30,16 @@ COMMANDS = {
     "mend": "delete|trim|split|join|relabel|rename ...: edit a store; shows first, applies when told, undoes",
     "train": "imitation: a chunk policy from the episode store",
     "finetune": "reinforcement learning on top of a policy: algo=residual|rlpd|qc|dqc|hil ... base=<run or bundle>",
+    "distill": "a one-step head of a trained policy: run=<teacher run> head=same_noise|lcm|shortcut|mean_flow",
     "reward": "a success classifier from a store's episodes, for finetune.classifier",
     "package": "the trained policy as a bundle: ONNX graphs, specs, hashes, parity",
     "evaluate": "seeded rollouts with exact intervals, videos and a report",
+    "validate": "the promotion ladder: replay, randomised simulation, incumbent, supervised trials; attests the bundle",
+    "ab": "which of two bundles is better: blind, interleaved, on the robot or in simulation; exact intervals",
     "compose": "one policy from several: parents=[runA,runB] operator=convex|and|or, searched, reported, packaged",
     "loop": "drive the simulated arm from a bundle in real time and measure latency",
     "calibrate": "board|intrinsics|check ...: cameras and arms, with residuals and a report",
-    "up": "a ROS 2 graph in plain processes: robot-rl up sim|collect|deploy key:=value ...",
+    "up": "a ROS 2 graph in plain processes: robot-rl up sim|collect|deploy|finetune key:=value ...",
     "doctor": "check this machine: libraries, rendering, disk, threads",
 }
 

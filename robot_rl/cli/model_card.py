@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from robot_rl.cli.config import build
 from robot_rl.data.normalizer import FieldStats
+from robot_rl.deploy.consensus import Consensus
 from robot_rl.errors import ConfigError
 from robot_rl.specs import RobotSpec
 
@@ -94,9 +95,13 @@ def trained_model(run: str | Path) -> tuple[ModelCard, ChunkNetwork]:
     return card, model.eval()
 
 
-def torch_policy(run: str) -> TorchPolicy:
-    """Return the torch policy of a training run (picklable as `functools.partial(torch_policy, run)`)."""
+def torch_policy(run: str, consensus: Consensus | None = None) -> TorchPolicy:
+    """Return the torch policy of a training run (picklable as `functools.partial(torch_policy, run)`).
+
+    Raises:
+        ConfigError: `consensus` for a model without a mixture of horizons.
+    """
     from policies.torch_policy import TorchPolicy
 
     card, model = trained_model(run)
-    return TorchPolicy(model, card.spec, n_execute=card.n_execute)
+    return TorchPolicy(model, card.spec, n_execute=card.n_execute, consensus=consensus)

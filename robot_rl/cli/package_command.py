@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,8 +12,11 @@ from rich.console import Console
 
 from robot_rl.bundle import PolicyBundle
 from robot_rl.cli.config import plain
+from robot_rl.cli.distill_certificate import package_head, teacher_of_head
+from robot_rl.cli.distill_teacher import is_head
 from robot_rl.cli.lerobot_model import is_lerobot, lerobot_model
 from robot_rl.cli.model_card import trained_model
+from robot_rl.cli.residual_package import is_finetuned, package_finetuned
 
 if TYPE_CHECKING:
     from policies.chunk_network import ChunkNetwork
@@ -21,29 +25,42 @@ if TYPE_CHECKING:
 def run(config: DictConfig, console: Console) -> PolicyBundle:
     """Export the averaged weights of `run` to `bundle` and check their parity with torch.
 
-    `run` is a training run's folder, or a checkpoint folder of LeRobot.
+    `run` is a training run's folder, a one-step head's, a fine-tuning run's, or a checkpoint folder of LeRobot. A head
+    is measured beside its teacher first, and packaged only if it keeps `distill.limits`.
     """
-    from policies.export import export_bundle
-    from policies.onnx_graphs import parts_of
-
-    theirs = is_lerobot(config.run)
-    card, model = lerobot_model(config.run, config.lerobot) if theirs else trained_model(config.run)
-    bundle = _same_bundle(config.bundle, model) or export_bundle(
-        model,
-        config.bundle,
-        spec=card.spec,
-        stats=card.stats,
-        n_execute=card.n_execute,
-        config={"task": card.task, "policy": dict(card.policy), "train": {} if theirs else plain(config.train)},
-        data_digest=card.data_digest,
-        graphs=plain(config.package.graphs) or parts_of(model),
-    )
+    if is_head(config.run):
+        teacher = teacher_of_head(config)
+        bundle = package_head(config, console, teacher, partial(_export, config, parent=teacher.id))
+    elif is_finetuned(config.run):
+        return package_finetuned(config, console, partial(_export, config))
+    else:
+        bundle = _export(config, config.run, config.bundle)
     parity = bundle.manifest.parity
     console.print(
         f"bundle {bundle.id} in {config.bundle}; ONNX against torch: max |difference| "
         f"{parity.max_abs_normalised:.1e} in normalised actions"
     )
     return bundle
+
+
+def _export(config: DictConfig, run: str, path: str, *, parent: str = "") -> PolicyBundle:
+    """Return a run's model as a bundle at `path`."""
+    from policies.export import export_bundle
+    from policies.onnx_graphs import parts_of
+
+    theirs = is_lerobot(run)
+    card, model = lerobot_model(run, config.lerobot) if theirs else trained_model(run)
+    return _same_bundle(path, model) or export_bundle(
+        model,
+        path,
+        spec=card.spec,
+        stats=card.stats,
+        n_execute=card.n_execute,
+        config={"task": card.task, "policy": dict(card.policy), "train": {} if theirs else plain(config.train)},
+        data_digest=card.data_digest,
+        graphs=plain(config.package.graphs) or parts_of(model),
+        parent=parent,
+    )
 
 
 def _same_bundle(path: str, model: ChunkNetwork) -> PolicyBundle | None:

@@ -50,10 +50,10 @@ def load_policy(path: str) -> tuple[Policy, Sequence[str]]:
         ConfigError: `path` is neither.
     """
     if (Path(path) / "manifest.json").is_file():
-        from robot_rl.bundle import PolicyBundle
+        from robot_rl.bundle import PolicyBundle, base_of
         from robot_rl.deploy.onnx_policy import OnnxPolicy
 
-        policy = OnnxPolicy(PolicyBundle.open(path))
+        policy = OnnxPolicy(base_of(PolicyBundle.open(path)))  # chunks are drawn, and these are the base's
         return policy, list(policy.spec.obs)
     from robot_rl.cli.model_card import FILE, ModelCard, torch_policy
 

@@ -18,8 +18,8 @@ from robot_rl.deploy.latency import LatencyHistogram
 from robot_rl.deploy.observer import Observer
 from robot_rl.deploy.runners import Runner, ThreadRunner
 from robot_rl.errors import ConfigError, RobotRLError
-from robot_rl.interfaces import Policy
-from robot_rl.values import ActionChunk, PolicyInput
+from robot_rl.interfaces import Policy, StepPolicy
+from robot_rl.values import ActionChunk, Obs, PolicyInput
 
 CLOCK_JUMP_NS = 20_000_000
 """ROS time may drift against monotonic time by slewing; more than this between two ticks is a jump."""
@@ -53,9 +53,12 @@ class PolicyDriver:
             `None`.
         make_runner: Where inference happens.
         clock: Monotonic time.
+        step: Corrects each action of the chunks at its tick, by the newest observation; it runs in the tick itself.
+        max_step: [A], how far an action may be from the one of the tick before, by which a policy is slowed down; one
+            that is farther is approached in a straight line. `None` leaves actions as they are.
 
     Raises:
-        ConfigError: A negative `max_hold_s`.
+        ConfigError: A negative `max_hold_s`, or a `max_step` that is not positive.
     """
 
     def __init__(
@@ -67,11 +70,16 @@ class PolicyDriver:
         executor: ChunkExecutor | None = None,
         make_runner: Callable[[Policy, ChunkExecutor, Clock], Runner] = ThreadRunner,
         clock: Clock | None = None,
+        step: StepPolicy | None = None,
+        max_step: np.ndarray | None = None,
     ) -> None:
         if not max_hold_s >= 0:
             raise ConfigError(f"`max_hold_s` must not be negative, got {max_hold_s}")
+        if max_step is not None and not (np.asarray(max_step) > 0).all():
+            raise ConfigError(f"`max_step` must be positive, got {max_step}")
+        self._max_step = max_step
         self.observer = observer
-        self._policy = _Watched(policy)
+        self._policy, self._step = _Watched(policy), step
         self._clock: Clock = MonotonicClock() if clock is None else clock
         self._executor = ChunkExecutor(n_execute=policy.n_execute) if executor is None else executor
         self._runner = make_runner(self._policy, self._executor, self._clock)
@@ -128,11 +136,17 @@ class PolicyDriver:
             return Decision(None, reason=reason if reason else "waiting for the inference under way")
         if not self._runner.busy and self._executor.wants_chunk(deadline_ns):
             self._runner.request(self._executor.ask(sight.obs, deadline_ns))
-        return self._decide(deadline_ns)
+        return self._decide(deadline_ns, sight.obs)
 
-    def _decide(self, deadline_ns: int) -> Decision:
+    def _decide(self, deadline_ns: int, obs: Obs) -> Decision:
         action, chunk = self._executor.action_at(deadline_ns), self._policy.take_latest()
         if action is not None:
+            try:
+                action = self._corrected(action, obs)
+            except RobotRLError as error:
+                self._fault = f"the correction failed: {error}"
+                self._drop_plan()
+                return Decision(None, reason=self._fault, chunk=chunk)
             self._last, self._last_ns = action, deadline_ns
             return Decision(action, chunk=chunk)
         if self._last is None:
@@ -141,6 +155,16 @@ class PolicyDriver:
         reason = f"no chunk in force for {silent_ns / 1e6:.0f} ms; inference is slower than the chunk lasts"
         held = self._last if silent_ns <= self._max_hold_ns else None
         return Decision(held, held=held is not None, reason=reason, chunk=chunk)
+
+    def _corrected(self, action: np.ndarray, obs: Obs) -> np.ndarray:
+        """Return the action to take, given the base's [A] and the stacked observations {name: [O, ...]}."""
+        if self._step is not None:
+            action = self._step.act({name: rows[-1] for name, rows in obs.items()}, action)
+        if self._max_step is None or self._last is None:
+            return action
+        way = np.asarray(action, np.float64) - self._last
+        excess = float(np.max(np.abs(way) / self._max_step))
+        return action if excess <= 1 else (self._last + way / excess).astype(action.dtype)
 
     def _poll(self) -> bool:
         """Take in failures of the worker; return whether what it computes is wanted."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from robot_rl.bundle import PolicyBundle
+from robot_rl.bundle import PolicyBundle, base_of
 from robot_rl.deploy.bidirectional import Bidirectional
 from robot_rl.deploy.chunks import ChunkExecutor
 from robot_rl.deploy.consensus import Consensus
 from robot_rl.deploy.ensembling import Aggregate, Combine, TemporalEnsemble
 from robot_rl.deploy.onnx_policy import OnnxPolicy
 from robot_rl.deploy.promises import ChunkSampler, SampledPolicy
+from robot_rl.deploy.providers import PREFERRED, Providers
 from robot_rl.deploy.realtime_chunking import BETA, RealtimeChunking
 from robot_rl.deploy.stepping import BundleDenoiser
 from robot_rl.errors import ConfigError
@@ -92,20 +94,42 @@ class Execution:
         period = self.period(n_execute=manifest.n_execute, usable=usable)
         return ChunkExecutor(n_execute=period, combine=self.combine(), lead_ns=self.lead_ns)
 
-    def policy(self, bundle: PolicyBundle, *, threads: int = 1, seed: int | None = None) -> OnnxPolicy | SampledPolicy:
-        """Return the policy that answers as the strategy asks.
+    def policy(
+        self,
+        bundle: PolicyBundle,
+        *,
+        threads: int = 1,
+        seed: int | None = None,
+        providers: Sequence[str] | Providers = PREFERRED,
+    ) -> OnnxPolicy | SampledPolicy:
+        """Return the policy that answers as the strategy asks; of a bundle with a correction, the base alone.
+
+        `robot_rl.deploy.residual.step_policy` is the correction, which loop and driver apply at every tick.
 
         Raises:
             BundleError: Real-time chunking with a bundle whose denoiser cannot be stepped.
-            ConfigError: `consensus` with a bundle that has no mixture of horizons.
+            ConfigError: `consensus` with a bundle that has no mixture of horizons, or a provider cannot be had.
         """
-        plain = OnnxPolicy(bundle, threads=threads, seed=seed, consensus=self.consensus)
+        bundle = base_of(bundle)
+        plain = OnnxPolicy(bundle, threads=threads, seed=seed, providers=providers, consensus=self.consensus)
         sampler: ChunkSampler
         if self.strategy == "realtime_chunking":
-            denoiser = BundleDenoiser(bundle, threads=threads)
+            denoiser = BundleDenoiser(bundle, threads=threads, providers=providers)
             sampler = RealtimeChunking(plain, denoiser, schedule=self.schedule, beta=self.beta)
         elif self.strategy == "bidirectional":
             sampler = Bidirectional(plain, n_candidates=self.n_candidates, rho=self.rho)
         else:
             return plain
         return SampledPolicy(sampler, seed=seed)
+
+
+def open_policy(
+    path: str,
+    execution: Execution,
+    *,
+    threads: int = 1,
+    seed: int | None = None,
+    providers: Sequence[str] | Providers = PREFERRED,
+) -> OnnxPolicy | SampledPolicy:
+    """Open the bundle at `path` and return `execution.policy` of it; what another process is told to do."""
+    return execution.policy(PolicyBundle.open(path), threads=threads, seed=seed, providers=providers)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -16,11 +17,13 @@ import numpy as np
 from robot_rl.deploy.chunks import ChunkExecutor
 from robot_rl.deploy.clock import Clock, MonotonicClock
 from robot_rl.deploy.history import ObsHistory
+from robot_rl.deploy.policy_grid import PolicyGrid
 from robot_rl.deploy.report import LoopReport
 from robot_rl.deploy.runners import Runner, ThreadRunner
 from robot_rl.deploy.safety import SafetyFilter
+from robot_rl.deploy.timing import Timing
 from robot_rl.errors import ConfigError, SafetyStop
-from robot_rl.interfaces import Env, Policy
+from robot_rl.interfaces import Env, Policy, StepPolicy
 from robot_rl.specs import ActionSpec
 from robot_rl.values import Obs, Tick
 
@@ -42,14 +45,20 @@ class ControlLoop:
         hold: What to command when no action is valid, from the last executed one; needed where repeating the last
             action would go on moving (delta and chunk-relative actions).
         obs_names: Observations the policy reads; all of the robot's when `None`.
-        control_hz: Rate; the robot's own when `None`.
+        control_hz: Rate; the robot's own when `None`. The arm's `step` must take one period of it.
+        policy_hz: Rate the policy was trained for, `control_hz` when `None`. A faster loop observes for the policy, and
+            looks at its chunks, at this rate, and goes from row to row in a straight line (`PolicyGrid`).
+        interpolate: Whether it does; otherwise each row is commanded as a whole from its first tick on.
         executor: Holds the chunks; one that replans after the policy's `n_execute` when `None`.
         make_runner: Where inference happens: `ThreadRunner`, `SyncRunner`, or another of `runners`.
         clock: What time it is.
         on_tick: Called with every tick, the reset's too, commanded and executed action filled in (a recorder).
+        step: Corrects each action of the chunks at its tick, by the newest observation; it runs in the tick itself.
+        timing: What is switched off while the loop runs, so that it wakes up in time; nothing when `None`.
 
     Raises:
-        ConfigError: A negative rate, or delta actions without `hold`.
+        ConfigError: A rate that is not positive, one that is no whole multiple of the policy's, delta actions without
+            `hold`, or delta actions in a loop faster than the policy, which would carry each out more than once.
     """
 
     def __init__(
@@ -62,25 +71,35 @@ class ControlLoop:
         hold: Callable[[np.ndarray], np.ndarray] | None = None,
         obs_names: Sequence[str] | None = None,
         control_hz: float | None = None,
+        policy_hz: float | None = None,
+        interpolate: bool = True,
         executor: ChunkExecutor | None = None,
         make_runner: Callable[[Policy, ChunkExecutor, Clock], Runner] = ThreadRunner,
         clock: Clock | None = None,
         on_tick: Callable[[Tick], None] | None = None,
+        step: StepPolicy | None = None,
+        timing: Timing | None = None,
     ) -> None:
         kind = env.spec.action.kind
         if hold is None and kind not in HOLDS_BY_REPEATING:
             raise ConfigError(f"actions of kind {kind!r} do not stop by repeating the last one; pass `hold`")
         self.control_hz = env.spec.control_hz if control_hz is None else control_hz
-        if not self.control_hz > 0:
-            raise ConfigError(f"`control_hz` must be positive, got {self.control_hz}")
-        self._env, self._policy, self._safety = env, policy, safety
+        self._grid = PolicyGrid(
+            self.control_hz, self.control_hz if policy_hz is None else policy_hz, interpolate=interpolate
+        )
+        if self._grid.ticks > 1 and kind not in HOLDS_BY_REPEATING:
+            raise ConfigError(
+                f"a loop at {self.control_hz:g} Hz would carry out each action of kind {kind!r} {self._grid.ticks} "
+                f"times; run it at the policy's {policy_hz:g} Hz"
+            )
+        self._env, self._policy, self._safety, self._step = env, policy, safety, step
         self._rest_action, self._hold = rest_action, hold
         self._names = tuple(env.spec.select(obs_names).obs) if obs_names is not None else tuple(env.spec.obs)
-        self._step_ns = round(1e9 / self.control_hz)
+        self._step_ns = self._grid.step_ns
         self._executor = ChunkExecutor(n_execute=policy.n_execute) if executor is None else executor
         self._make_runner = make_runner
         self._clock: Clock = MonotonicClock() if clock is None else clock
-        self._on_tick = on_tick
+        self._on_tick, self._timing = on_tick, timing
         self._history = ObsHistory(policy.n_obs)
 
     def start(self, *, seed: int, ticks: int, stop: Callable[[], bool] = lambda: False) -> Future[LoopReport]:
@@ -104,16 +123,18 @@ class ControlLoop:
         Raises:
             SafetyStop: The filter cannot be armed, so that nothing was commanded.
         """
-        tick = self._begin(seed)
         report = LoopReport(control_hz=self.control_hz)
-        runner = self._make_runner(self._policy, self._executor, self._clock)
-        try:
-            self._drive(tick, runner, report=report, ticks=ticks, stop=stop)
-        except BaseException as error:
-            self._safety.emergency_stop(f"the control loop failed: {type(error).__name__}: {error}")
-            raise
-        finally:
-            runner.close()
+        # Collecting garbage takes long, so it comes before the filter is armed: the silence would count against it.
+        with nullcontext("") if self._timing is None else self._timing.applied() as report.scheduling:
+            tick = self._begin(seed)
+            runner = self._make_runner(self._policy, self._executor, self._clock)
+            try:
+                self._drive(tick, runner, report=report, ticks=ticks, stop=stop)
+            except BaseException as error:
+                self._safety.emergency_stop(f"the control loop failed: {type(error).__name__}: {error}")
+                raise
+            finally:
+                runner.close()
         report.chunks, report.inference = self._executor.counts, runner.latency
         report.stopped = self._safety.stopped
         report.episodes, report.successes = 1, int(report.success)
@@ -126,6 +147,7 @@ class ControlLoop:
         self._policy.reset()
         self._last = np.asarray(self._rest_action(tick.obs), dtype=np.float64)
         self._safety.arm(self._last, self._clock.now_ns())
+        self._row: np.ndarray | None = None
         self._source_ns: int | None = None
         self._commanded_ns: int | None = None
         if self._on_tick is not None:
@@ -135,6 +157,7 @@ class ControlLoop:
     def _drive(self, tick: Tick, runner: Runner, *, report: LoopReport, ticks: int, stop: Callable[[], bool]) -> None:
         received_ns = self._clock.now_ns()
         deadline = received_ns + self._step_ns
+        self._grid.start(deadline)
         while report.ticks < ticks and not stop():
             self._clock.sleep_until(deadline)
             woke = self._clock.now_ns()
@@ -155,21 +178,27 @@ class ControlLoop:
             deadline = self._next_deadline(deadline, report)
 
     def _decide(self, tick: Tick, runner: Runner, *, deadline_ns: int, report: LoopReport) -> np.ndarray:
-        """Return the action to command at this tick: the chunk's, or a hold."""
-        stacked = self._history.push({name: tick.obs[name] for name in self._names})
+        """Return the action to command at this tick: on the way to the chunk's row, or a hold."""
         try:
             runner.poll(self._clock.now_ns())
-            if not runner.busy and self._executor.wants_chunk(deadline_ns):
-                runner.request(self._executor.ask(stacked, deadline_ns))
-            action = self._executor.action_at(deadline_ns)
+            if self._grid.due(deadline_ns):
+                self._row = self._look(tick.obs, runner, deadline_ns)
         except SafetyStop as error:
             self._safety.emergency_stop(str(error))
             return self._last
-        if action is not None:
-            return action
+        if self._row is not None:
+            return self._grid.toward(self._last, self._row, deadline_ns)
         report.held_ticks += 1
         report.held_at_start += self._executor.counts.chunks == 0
         return self._last if self._hold is None else self._hold(self._last)
+
+    def _look(self, obs: Obs, runner: Runner, deadline_ns: int) -> np.ndarray | None:
+        """Ask for a chunk if one is wanted, and return the row in force at this tick, corrected, if there is one."""
+        stacked = self._history.push({name: obs[name] for name in self._names})
+        if not runner.busy and self._executor.wants_chunk(deadline_ns):
+            runner.request(self._executor.ask(stacked, deadline_ns))
+        row = self._executor.action_at(deadline_ns)
+        return row if row is None or self._step is None else self._step.act(obs, row)
 
     def _taken(self, tick: Tick, received_ns: int) -> dict[str, int]:
         """Return when each observation the policy reads was received, on the loop's clock.
@@ -200,7 +229,7 @@ class ControlLoop:
             self._on_tick(tick)
 
     def _next_deadline(self, deadline_ns: int, report: LoopReport) -> int:
-        due, now = deadline_ns + self._step_ns, self._clock.now_ns()
+        due, now = self._grid.snap(deadline_ns + self._step_ns), self._clock.now_ns()
         if now <= due:
             return due
         missed = -((due - now) // self._step_ns)  # ceil((now - due) / step) in integers

@@ -1,4 +1,4 @@
-"""A policy that runs from a bundle without torch. The only file that imports onnxruntime."""
+"""A policy that runs from a bundle without torch. Only this file and `bound_graph` import onnxruntime."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ import numpy as np
 import onnxruntime as ort
 
 from robot_rl.bundle import Graph, PolicyBundle
+from robot_rl.bundle.residual import STEP
+from robot_rl.deploy.bound_graph import BoundGraph
 from robot_rl.deploy.consensus import Consensus, due_steps
 from robot_rl.deploy.promises import Promise, plain_rows
+from robot_rl.deploy.providers import PREFERRED, Providers
 from robot_rl.errors import BundleError, ConfigError, SafetyStop, SpecError
 from robot_rl.specs import RobotSpec
 from robot_rl.values import ActionChunk, Obs, PolicyInput
 
-PREFERRED = ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider")
 HORIZONS = "horizons"
 """Metadata key of a graph with the output `disagreement`: the horizons of its mixture, a JSON list."""
 
@@ -24,17 +26,19 @@ HORIZONS = "horizons"
 class OnnxPolicy:
     """Runs a bundle's `sample` graph: stacked observations and noise in, a chunk of physical actions out.
 
-    Implements `robot_rl.interfaces.Policy`. The output is clamped to the action range frozen in the bundle.
+    Implements `robot_rl.interfaces.Policy`. The output is clamped to the action range frozen in the bundle. `act` reads
+    and writes buffers made once, so it is for one thread at a time; `chunks` takes batches of any size.
 
     Args:
         bundle: A verified bundle.
         threads: Threads one operator may use.
         seed: Seed of the noise drawn when a `PolicyInput` brings none; `None` takes entropy from the machine.
-        providers: Execution providers in order of preference; those this machine lacks are passed over.
+        providers: Execution providers in order of preference, or with their settings.
         consensus: Execute of each chunk what the horizons of a mixture agree on, in place of the bundle's `n_execute`.
 
     Raises:
-        BundleError: The graph cannot be loaded, or its inputs and outputs are not what the manifest says.
+        BundleError: The graph cannot be loaded, its inputs and outputs are not what the manifest says, or the bundle
+            is a base and a correction.
         ConfigError: `threads` is below 1, no listed provider is available, or `consensus` is given for a bundle
             without a mixture of horizons.
     """
@@ -45,13 +49,19 @@ class OnnxPolicy:
         *,
         threads: int = 1,
         seed: int | None = None,
-        providers: Sequence[str] = PREFERRED,
+        providers: Sequence[str] | Providers = PREFERRED,
         consensus: Consensus | None = None,
     ) -> None:
+        if STEP in bundle.manifest.graphs:
+            raise BundleError(
+                f"bundle {bundle.id} corrects its base at every tick, which its chunks alone do not show; run "
+                "`base_of(bundle)` and apply `step_policy(bundle)` to each action"
+            )
         self.bundle, self._manifest = bundle, bundle.manifest
         self._robot = bundle.manifest.robot
         self._rng = np.random.default_rng(seed)
         self._session = open_session(bundle, "sample", threads=threads, providers=providers)
+        self._bound = BoundGraph(self._session, bundle.manifest.graphs["sample"])
         self._low = np.asarray(self._manifest.action_low, dtype=self._robot.action.dtype)
         self._high = np.asarray(self._manifest.action_high, dtype=self._robot.action.dtype)
         self._consensus = consensus
@@ -111,13 +121,13 @@ class OnnxPolicy:
         feed = self._observations(policy_input.obs)
         noise = self._noise(policy_input.noise)
         feed["noise"] = noise[None]
+        answer = self._bound.run(feed)
+        chunk = self._chunk(answer["action"][0], policy_input.stamp_ns)
         if self._consensus is None:
-            (batch,) = self._session.run(["action"], feed)
-            return self._chunk(batch[0], policy_input.stamp_ns)
-        batch, apart = self._session.run(["action", "disagreement"], feed)
+            return chunk
         offset = self._manifest.action_offset
-        (n_execute,) = due_steps(self._consensus, apart, self.horizons, action_offset=offset)
-        return dataclasses.replace(self._chunk(batch[0], policy_input.stamp_ns), n_execute=int(n_execute))
+        (n_execute,) = due_steps(self._consensus, answer["disagreement"], self.horizons, action_offset=offset)
+        return dataclasses.replace(chunk, n_execute=int(n_execute))
 
     def chunks(self, obs: Obs, noise: np.ndarray, promise: Promise | None = None) -> np.ndarray:
         """Return actions [B, H, A] for a batch; what was promised makes no difference (a `ChunkSampler`).
@@ -136,8 +146,7 @@ class OnnxPolicy:
         """Run the graph on plain inputs, so that the first real call does not pay for allocation."""
         obs = plain_obs(self.bundle)
         for _ in range(calls):
-            feed = self._observations(obs)
-            self._session.run(["action"], {**feed, "noise": np.zeros((1, *self.noise_shape), np.float32)})
+            self._bound.run({**self._observations(obs), "noise": np.zeros((1, *self.noise_shape), np.float32)})
 
     def _observations(self, obs: Obs) -> dict[str, np.ndarray]:
         if missing := sorted(set(self._robot.obs) - set(obs)):
@@ -168,13 +177,13 @@ class OnnxPolicy:
 
 
 def open_session(
-    bundle: PolicyBundle, graph: str, *, threads: int = 1, providers: Sequence[str] = PREFERRED
+    bundle: PolicyBundle, graph: str, *, threads: int = 1, providers: Sequence[str] | Providers = PREFERRED
 ) -> ort.InferenceSession:
     """Load one graph of a bundle.
 
     Raises:
         BundleError: No such graph, or `load_graph` refuses it.
-        ConfigError: `threads` is below 1, or no listed provider is available.
+        ConfigError: `threads` is below 1, or a provider cannot be had (`Providers`).
     """
     if graph not in bundle.manifest.graphs:
         raise BundleError(f"bundle {bundle.id} has no graph `{graph}`; it has {sorted(bundle.manifest.graphs)}")
@@ -183,27 +192,27 @@ def open_session(
 
 
 def load_graph(
-    content: bytes, described: Graph, *, threads: int = 1, providers: Sequence[str] = PREFERRED
+    content: bytes, described: Graph, *, threads: int = 1, providers: Sequence[str] | Providers = PREFERRED
 ) -> ort.InferenceSession:
     """Load a graph from its bytes and check it against its description.
 
     Raises:
         BundleError: ONNX Runtime refuses it, or its inputs and outputs are named otherwise.
-        ConfigError: `threads` is below 1, or no listed provider is available.
+        ConfigError: `threads` is below 1, or a provider cannot be had (`Providers`).
     """
     if threads < 1:
         raise ConfigError(f"`threads` must be at least 1, got {threads}")
-    available = ort.get_available_providers()
-    usable = [name for name in providers if name in available]
-    if not usable:
-        raise ConfigError(f"none of the providers {list(providers)} is available here; there are {available}")
+    wanted = Providers.of(providers)
+    usable = wanted.choose(ort.get_available_providers())
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if wanted.spinning else "0")
     options.log_severity_level = 3
     try:
         session = ort.InferenceSession(content, options, providers=usable)
     except Exception as error:  # onnxruntime's own errors have no common base but this one
         raise BundleError(f"{described.file}: ONNX Runtime cannot load it: {error}; export the bundle again") from error
+    wanted.check(session.get_providers(), [name for name, _ in usable])
     for side, got in (("inputs", session.get_inputs()), ("outputs", session.get_outputs())):
         expected, names = sorted(t.name for t in getattr(described, side)), sorted(t.name for t in got)
         if expected != names:

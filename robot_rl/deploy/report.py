@@ -17,6 +17,7 @@ class LoopReport:
 
     Args:
         control_hz: Rate asked for.
+        scheduling: How the loop's thread was run (`Timing`), empty for as any other.
         episodes: Runs that this report joins.
         successes: Those in which the task was achieved.
         ticks: Ticks that issued a command.
@@ -37,6 +38,7 @@ class LoopReport:
     """
 
     control_hz: float
+    scheduling: str = ""
     episodes: int = 0
     successes: int = 0
     ticks: int = 0
@@ -79,6 +81,7 @@ class LoopReport:
         self.limited.update(other.limited)
         self.chunks = self.chunks.plus(other.chunks)
         self.stopped, self.success = other.stopped, other.success
+        self.scheduling = other.scheduling
         self.terminated, self.truncated = other.terminated, other.truncated
 
     def to_dict(self) -> dict[str, Any]:
@@ -100,6 +103,7 @@ class LoopReport:
         table += [
             ("episodes, successes", f"{self.episodes}, {self.successes}"),
             ("ticks at rate", f"{self.ticks} at {self.control_hz:g} Hz"),
+            ("scheduled", self.scheduling or "as any thread"),
             ("overruns, skipped ticks", f"{self.overruns}, {self.skipped_ticks}"),
             ("held ticks (before the first chunk)", f"{self.held_ticks} ({self.held_at_start})"),
             ("chunks, stale actions, wholly stale", f"{self.chunks.chunks}, {self.chunks.stale_actions}, "

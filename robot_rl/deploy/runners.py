@@ -1,4 +1,4 @@
-"""Where inference happens: in the loop, in a worker thread, or with an assumed latency on a simulated clock."""
+"""Where inference happens: in the loop, a worker thread, another process, or after an assumed latency."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol, runtime_checkable
 
 from robot_rl.deploy.chunks import ChunkExecutor
-from robot_rl.deploy.clock import Clock
+from robot_rl.deploy.clock import Clock, MonotonicClock
 from robot_rl.deploy.latency import LatencyHistogram
+from robot_rl.deploy.process_policy import ProcessPolicy
 from robot_rl.errors import ConfigError
 from robot_rl.interfaces import Policy
 from robot_rl.values import PolicyInput
@@ -139,3 +140,47 @@ class AssumedLatencyRunner:
     def close(self) -> None:
         """Forget what is pending."""
         self._pending = None
+
+
+class ProcessRunner:
+    """Asks a policy in a process of its own (`ProcessPolicy`); the tick after a chunk is done picks it up.
+
+    The rows that count as stale are those due when the chunk was done, as with a worker thread. The process outlives
+    the runner: it is opened once and serves run after run.
+
+    Args:
+        policy: The policy in its process.
+        executor: Takes the chunks.
+        clock: The machine's monotonic clock, by which both processes go.
+
+    Raises:
+        ConfigError: Another kind of policy, or another clock.
+    """
+
+    def __init__(self, policy: Policy, executor: ChunkExecutor, clock: Clock) -> None:
+        if not isinstance(policy, ProcessPolicy):
+            raise ConfigError(f"`ProcessRunner` needs a `ProcessPolicy`, got {type(policy).__name__}")
+        if not isinstance(clock, MonotonicClock):
+            got = type(clock).__name__
+            raise ConfigError(f"a process answers in real time; `clock` must be MonotonicClock, got {got}")
+        self._policy, self._executor = policy, executor
+        self.latency = LatencyHistogram()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a chunk is still to come."""
+        return self._policy.busy
+
+    def request(self, policy_input: PolicyInput) -> None:
+        """Copy the request to the process."""
+        self._policy.submit(policy_input)
+
+    def poll(self, now_ns: int) -> None:
+        """Take in the chunk if it is there; raise what the process raised, or that it died or is silent."""
+        if (answer := self._policy.answer()) is not None:
+            self.latency.record(answer.done_ns - answer.began_ns)
+            self._executor.offer(answer.chunk, answer.done_ns)
+
+    def close(self) -> None:
+        """Wait for the request under way; the process stays."""
+        self._policy.drain()

@@ -8,7 +8,8 @@ from typing import cast
 import numpy as np
 
 from robot_rl.bundle import PolicyBundle, SolverInfo
-from robot_rl.deploy.onnx_policy import PREFERRED, open_session
+from robot_rl.deploy.onnx_policy import open_session
+from robot_rl.deploy.providers import PREFERRED, Providers
 from robot_rl.deploy.realtime_chunking import solve_guided
 from robot_rl.errors import BundleError
 from robot_rl.gaussian_path import GaussianPath, Kind, Prediction
@@ -38,7 +39,9 @@ class BundleDenoiser:
         ConfigError: `threads` is below 1, or no listed provider is available.
     """
 
-    def __init__(self, bundle: PolicyBundle, *, threads: int = 1, providers: Sequence[str] = PREFERRED) -> None:
+    def __init__(
+        self, bundle: PolicyBundle, *, threads: int = 1, providers: Sequence[str] | Providers = PREFERRED
+    ) -> None:
         manifest = bundle.manifest
         if manifest.solver is None:
             raise BundleError(

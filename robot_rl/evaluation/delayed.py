@@ -19,10 +19,13 @@ from robot_rl.deploy.ensembling import Combine
 from robot_rl.deploy.history import ObsHistory
 from robot_rl.deploy.promises import ChunkSampler, Promise
 from robot_rl.errors import ConfigError
+from robot_rl.evaluation.drops import DropPattern
 from robot_rl.evaluation.lockstep import play_lanes
 from robot_rl.evaluation.rollouts import EpisodeResult, EpisodeScore
 from robot_rl.interfaces import Env
 from robot_rl.values import ActionChunk, Obs, PolicyInput
+
+_LOST = 0x105E  # apart from the seed's other uses
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,12 +37,14 @@ class DelaySetting:
         n_execute: Ticks between requests; at most one is under way.
         combine: What happens where a new row meets a planned one.
         pause: Wait for every chunk, repeating the last action, and execute it from its first row on when it is there.
+        lost_chunks: Answers that never arrive; the next is asked for when its time has come.
     """
 
     delay_steps: int
     n_execute: int
     combine: Combine | None = None
     pause: bool = False
+    lost_chunks: DropPattern | None = None
 
     def __post_init__(self) -> None:
         if self.delay_steps < 0 or self.n_execute < 1:
@@ -88,6 +93,8 @@ class _Lane:
     def begin(self, seed: int) -> None:
         setting = self._setting
         self.seed, self.rng = seed, np.random.default_rng(seed)
+        lost = DropPattern() if setting.lost_chunks is None else setting.lost_chunks
+        self._losses = lost.losses(np.random.default_rng([seed, _LOST]))
         self._executor = ChunkExecutor(n_execute=setting.n_execute, margin_ns=0, combine=setting.combine)
         self._history.reset()
         tick = self.env.reset(seed)
@@ -128,6 +135,8 @@ class _Lane:
         """Note the answer [H, A], which is there after the delay."""
         self._requests += 1
         self.inference_s.append(seconds)
+        if self._losses.next():
+            return
         chunk = ActionChunk(self._now_ns, self._step_ns, action)
         self._pending = self._n + self._setting.delay_steps, chunk
 

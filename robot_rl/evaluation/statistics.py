@@ -15,7 +15,7 @@ from scipy import special
 
 from robot_rl.errors import ConfigError
 
-Method = Literal["clopper_pearson", "wilson", "bootstrap", "student_t"]
+Method = Literal["clopper_pearson", "wilson", "bootstrap", "student_t", "anytime"]
 
 
 @dataclass(frozen=True)

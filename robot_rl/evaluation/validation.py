@@ -9,7 +9,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,8 @@ class ValidationRecord:
         date: UTC, ISO 8601.
         env: Configuration of the environment.
         code_version: Version of the code that evaluated.
+        ladder: What `robot-rl validate` asked and found, rung by rung, with the tests' error rates; empty for a record
+            of `robot-rl evaluate`.
     """
 
     bundle_id: str
@@ -45,6 +47,7 @@ class ValidationRecord:
     date: str
     env: Mapping[str, Any]
     code_version: str
+    ladder: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_summary(cls, summary: EvaluationSummary, bundle_id: str) -> ValidationRecord:
@@ -100,6 +103,7 @@ class ValidationRecord:
             data = json.loads(Path(path).read_text())
             if data["format_version"] != FORMAT_VERSION:
                 raise BundleError(f"{path}: `format_version` must be {FORMAT_VERSION}, got {data['format_version']!r}")
+            data.setdefault("ladder", {})  # records of earlier releases have none
             values = {item.name: data[item.name] for item in fields(cls)}
             values["success"] = Interval.from_dict(values["success"])
             record = cls(**{**values, "seeds": tuple(values["seeds"]), "succeeded": tuple(values["succeeded"])})

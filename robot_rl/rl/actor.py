@@ -17,7 +17,7 @@ import numpy as np
 from torch import nn
 
 from robot_rl.data.recorder import TickRecorder
-from robot_rl.errors import BundleError
+from robot_rl.errors import BundleError, EpisodeError
 from robot_rl.interfaces import Env, EpisodeSink
 from robot_rl.rl.pace import Pace
 from robot_rl.rl.publication import Publication, newest
@@ -91,7 +91,7 @@ class Actor:
     ) -> None:
         self.env, self.runner, self.policy, self.sink, self.pace = env, runner, policy, sink, pace
         self.settings = ActorSettings() if settings is None else settings
-        self.version, self.steps, self.episodes = -1, int(sum(played)), len(played)
+        self.version, self.steps, self.episodes, self.dropped = -1, int(sum(played)), len(played), 0
         self._published, self._belongs_to, self._task = Path(published), belongs_to, task
         self._digest, self._given_up_at = "", ""
 
@@ -110,10 +110,14 @@ class Actor:
         self.version, self._digest = found.version, found.digest
         return True
 
-    def episode(self) -> Played:
+    def episode(self, *, stop: Callable[[], bool] = lambda: False) -> Played:
         """Play an episode and append it.
 
+        Args:
+            stop: Asked at each tick; true abandons the episode.
+
         Raises:
+            EpisodeError: It was abandoned or discarded, or could not go on; nothing of it is in the store.
             StoreError: It could not be saved; the message says why, and nothing of it is in the store.
             SpecError: An observation or action is not what the robot's spec says.
         """
@@ -124,7 +128,11 @@ class Actor:
         tick = self.env.reset(seed)
         recorder.start(tick)
         while not (tick.terminated or tick.truncated):
+            if stop():
+                raise EpisodeError("it was abandoned, as the actor was asked to stop")
             tick = self._step(recorder, tick, mode)
+        if tick.info.get("outcome") == "discard":
+            raise EpisodeError("it was discarded")
         success, n = recorder.success, len(recorder)
         extra: dict[str, Any] = {"mode": mode}
         if tick.truncated:
@@ -149,11 +157,22 @@ class Actor:
         return after
 
     def run(self, *, stop: Callable[[], bool], on_episode: Callable[[Played], None] | None = None) -> None:
-        """Play until the run's steps are done or `stop()` is true, asked between episodes."""
+        """Play until the run's steps are done or `stop()` is true.
+
+        An episode that an operator discards, or that the arm's side ends, is not kept: it is played again.
+
+        Raises:
+            StoreError: As of `episode`.
+        """
         while not self.finished and not stop():
             self.refresh()
             self._wait_for_learner(stop)
-            played = self.episode()
+            try:
+                played = self.episode(stop=stop)
+            except EpisodeError as error:
+                self.dropped += 1
+                log.warning("episode %d is not kept: %s", self.episodes, error)
+                continue
             if on_episode is not None:
                 on_episode(played)
 

@@ -15,7 +15,7 @@ from robot_rl.interfaces import Policy
 from robot_rl.rl.actions import ActionScaler
 from robot_rl.rl.critic import QEnsemble, ValueHead
 from robot_rl.rl.feed import Batch
-from robot_rl.rl.residual import ResidualActor, ResidualAgent, ResidualBatch, ResidualSettings
+from robot_rl.rl.residual import ResidualActor, ResidualAgent, ResidualBatch, ResidualSettings, judged_width
 from robot_rl.rl.sac import GaussianActor, SacAgent, SacBatch, SacSettings
 from robot_rl.rl.steps import GaussianStep, ResidualStep
 from robot_rl.values import Episode
@@ -77,6 +77,7 @@ class ResidualAlgorithm:
         hidden: Widths of the critics' and the actor's hidden layers.
         noise: Exploration, as of `ResidualStep`.
         warm_up_noise: As of `ResidualStep`.
+        correlation: As of `ResidualStep`.
         head: What the critics put out, as of `QEnsemble`.
     """
 
@@ -95,14 +96,16 @@ class ResidualAlgorithm:
         hidden: Sequence[int] = (256, 256),
         noise: float = 0.05,
         warm_up_noise: float = 0.2,
+        correlation: float = 0.0,
         head: Callable[[int], ValueHead] | None = None,
     ) -> None:
         a, c = len(scaler.half), features_of(encoder)
-        critic = QEnsemble(encoder, n_features=c, action_dim=a, n_members=n_members, hidden=hidden, head=head)
+        width = judged_width(a, settings)
+        critic = QEnsemble(encoder, n_features=c, action_dim=width, n_members=n_members, hidden=hidden, head=head)
         residual = ResidualActor(c, a, alpha=settings.alpha, hidden=hidden)
         self.agent = ResidualAgent(critic, residual, settings)
         self.policy: nn.Module = ResidualStep(
-            encoder, residual, scaler, names, noise=noise, warm_up_noise=warm_up_noise
+            encoder, residual, scaler, names, noise=noise, warm_up_noise=warm_up_noise, correlation=correlation
         )
         self.streams: Mapping[str, Sequence[int]] = {"base_action": (a,)}
         self.bounds = settings.gamma_bounds

@@ -21,6 +21,7 @@ from robot_rl.imitation.checkpoint import CheckpointFolder, CheckpointTensors, l
 from robot_rl.metrics import MetricWriter
 from robot_rl.rl.algorithm import Algorithm
 from robot_rl.rl.feed import Batch, ReplayFeed
+from robot_rl.rl.optimise import restore, saved
 from robot_rl.rl.pace import Pace
 from robot_rl.rl.publication import Publication, publish, retract
 
@@ -159,18 +160,12 @@ class Learner:
 
     def checkpoint(self) -> Path:
         """Save all that the store does not hold."""
-        optimiser = {
-            f"{name}/{index}/{field}": value
-            for name, o in self.algorithm.optimisers().items()
-            for index, state in o.state_dict()["state"].items()
-            for field, value in state.items()
-        }
         rng = {"noise": _text(self._generator.get_state()), "torch": _text(torch.get_rng_state())}
         state = {
             "step": self.updates, "seconds": self.seconds, "rng": rng, "batches": self._rng_state,
             "values": {k: v for k, v in self._values.items() if v == v}, "config": self._constants,
         }  # fmt: skip
-        tensors = CheckpointTensors(self.algorithm.agent, self.algorithm.policy, optimiser)
+        tensors = CheckpointTensors(self.algorithm.agent, self.algorithm.policy, saved(self.algorithm.optimisers()))
         return self._checkpoints.save(tensors, state, best=False)
 
     def close(self) -> None:
@@ -184,8 +179,7 @@ class Learner:
         state, tensors = load_checkpoint(
             path, model=self.algorithm.agent, ema=self.algorithm.policy, expected_config=self._constants
         )
-        for name, optimiser in self.algorithm.optimisers().items():
-            _restore(optimiser, {key: value for key, value in tensors.items() if key.startswith(f"{name}/")})
+        restore(self.algorithm.optimisers(), tensors)
         self._generator.set_state(_tensor(state["rng"]["noise"]))
         torch.set_rng_state(_tensor(state["rng"]["torch"]))
         if state["batches"] is not None:
@@ -193,15 +187,6 @@ class Learner:
         self.updates, self.seconds, self._values = state["step"], state["seconds"], state["values"]
         self._rng_state = state["batches"]
         return True
-
-
-def _restore(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Give an optimiser the state that `Learner.checkpoint` took from it."""
-    fields: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        _, index, field = key.split("/")
-        fields.setdefault(int(index), {})[field] = value
-    optimiser.load_state_dict({**optimiser.state_dict(), "state": fields})
 
 
 def _text(state: Tensor) -> str:

@@ -1,8 +1,10 @@
-"""One optimiser step that refuses a loss which is not finite, and gradients that pass through a module without it."""
+"""One optimiser step that refuses a loss which is not finite, gradients that pass through a module without it, and
+optimisers as tensors for a checkpoint.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -56,3 +58,24 @@ def step(
         nn.utils.clip_grad_norm_(parameters, max_norm)
     optimiser.step()
     return value
+
+
+def saved(optimisers: Mapping[str, torch.optim.Optimizer]) -> dict[str, Tensor]:
+    """Return the state of optimisers as `<name>/<parameter's number>/<field>`."""
+    return {
+        f"{name}/{index}/{field}": value
+        for name, optimiser in optimisers.items()
+        for index, state in optimiser.state_dict()["state"].items()
+        for field, value in state.items()
+    }
+
+
+def restore(optimisers: Mapping[str, torch.optim.Optimizer], tensors: Mapping[str, Tensor]) -> None:
+    """Give optimisers the state that `saved` took from them."""
+    for name, optimiser in optimisers.items():
+        fields: dict[int, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            owner, index, field = key.split("/")
+            if owner == name:
+                fields.setdefault(int(index), {})[field] = value
+        optimiser.load_state_dict({**optimiser.state_dict(), "state": fields})

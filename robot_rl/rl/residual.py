@@ -1,10 +1,13 @@
 """Residual reinforcement learning on a frozen base policy (ResFiT: Ankile et al. 2025, arXiv 2509.19301).
 
 A small actor corrects the base at every control step, within a bound, in the agent's unit:
-a = clip(a_base + alpha tanh(f(s, a_base)), -1, 1). The critic sees the total action alone; the actor's last layer
-starts at zero, so that training begins with the base itself. Departures from the released code: the loss is the mean
-of squares over members, the executed (clamped) sum is stored and learned from, and an episode that was cut off is
-bootstrapped.
+a = clip(a_base + alpha tanh(f(s, a_base)), -1, 1). The actor's last layer starts at zero, so that training begins with
+the base itself. The critic sees the total action alone.
+
+Two options for small residuals, which a critic of total actions can hardly tell apart: `critic_sees_base` gives it base
+and residual as two inputs, each of its own scale, and `doubt` has the actor climb only what the members agree is a gain
+over the base. Departures from the released code: the loss is the mean of squares over members, the executed (clamped)
+sum is stored and learned from, and an episode that was cut off is bootstrapped.
 """
 
 from __future__ import annotations
@@ -35,6 +38,9 @@ class ResidualSettings:
         critic_lr: Learning rate of critic and encoder.
         actor_lr: Learning rate of the actor; together with `alpha` it decides how far training strays from the base.
         residual_penalty: Weight of the mean squared residual in the actor's loss.
+        doubt: Deviations, over the members, that are taken off what the residual is said to gain; 0 climbs the mean.
+        critic_sees_base: The critic reads the base's action and the residual in units of `alpha`, up to 2 of them either
+            way, in place of their sum.
         max_grad_norm: Bound of the gradient's norm, of critic and actor each.
     """
 
@@ -47,6 +53,8 @@ class ResidualSettings:
     critic_lr: float = 3e-4
     actor_lr: float = 1e-4
     residual_penalty: float = 0.0
+    doubt: float = 0.0
+    critic_sees_base: bool = False
     max_grad_norm: float = 1.0
 
     def __post_init__(self) -> None:
@@ -54,6 +62,15 @@ class ResidualSettings:
             raise ConfigError(f"`alpha` must be in (0, 2] of the agent's unit, got {self.alpha}")
         if not 0 < self.tau <= 1:
             raise ConfigError(f"`tau` must be in (0, 1], got {self.tau}")
+        if self.doubt < 0 or self.residual_penalty < 0:
+            raise ConfigError(
+                f"`doubt` and `residual_penalty` must be 0 or more, got {self.doubt} and {self.residual_penalty}"
+            )
+
+
+def judged_width(action_dim: int, settings: ResidualSettings) -> int:
+    """Return how many numbers the critic is given for an action of `action_dim`."""
+    return 2 * action_dim if settings.critic_sees_base else action_dim
 
 
 class ResidualActor(nn.Module):
@@ -151,7 +168,7 @@ class ResidualAgent(nn.Module):
             TrainingError: The loss is not finite; nothing was changed.
         """
         target = self._target(batch, noise, return_noise)
-        out = self.critic.out_of_features(self.critic.encoder(batch.obs), batch.action[:, None])
+        out = self._out(self.critic.encoder(batch.obs), batch.action, batch.base)
         loss = self.critic.head.loss(out, target)
         norm = self.settings.max_grad_norm
         value = step(self.critic_optimiser, loss, self.critic.parameters(), what="critic", max_norm=norm)
@@ -173,8 +190,8 @@ class ResidualAgent(nn.Module):
         residual = self.actor(features, batch.base)
         total = (batch.base + residual).clamp(-1.0, 1.0)
         with frozen(self.critic):
-            q = self.critic.head.improved(self.critic.out_of_features(features, total[:, None])).mean()
-        loss = -q + self.settings.residual_penalty * residual.square().sum(1).mean()
+            gain = self._gain(features, total, batch.base).mean()
+        loss = -gain + self.settings.residual_penalty * residual.square().sum(1).mean()
         norm = self.settings.max_grad_norm
         value = step(self.actor_optimiser, loss, self.actor.parameters(), what="actor", max_norm=norm)
         polyak_(self.target_actor.parameters(), self.actor.parameters(), self.settings.tau)
@@ -185,6 +202,27 @@ class ResidualAgent(nn.Module):
             "residual/clamped": float((total != batch.base + residual).float().mean()),
         }  # fmt: skip
 
+    def _judged(self, total: Tensor, base: Tensor) -> Tensor:
+        """Return what the critic is given for total actions [B, A]: those, or [B, 2 A]."""
+        if not self.settings.critic_sees_base:
+            return total
+        return torch.cat([base, ((total - base) / self.actor.alpha).clamp(-2.0, 2.0)], dim=1)
+
+    def _out(self, features: Tensor, total: Tensor, base: Tensor) -> Tensor:
+        """Return the critic's outputs [E, B, F]."""
+        return self.critic.out_of_features(features, self._judged(total, base)[:, None])
+
+    def _gain(self, features: Tensor, total: Tensor, base: Tensor) -> Tensor:
+        """Return what the actor climbs, [B]: the value, or by how much the members agree that it beats the base's."""
+        out = self._out(features, total, base)
+        if self.settings.doubt == 0:
+            return self.critic.head.improved(out)
+        with torch.no_grad():
+            unmoved = self.critic.head.mean(self._out(features, base, base))
+        gain = self.critic.head.mean(out) - unmoved
+        spread = (gain.var(0) + 1e-8).sqrt()  # the root has no slope at 0, where training begins
+        return gain.mean(0) - self.settings.doubt * spread
+
     @torch.no_grad()
     def _target(self, batch: ResidualBatch, noise: Tensor, return_noise: Tensor | None = None) -> TdTarget:
         s = self.settings
@@ -192,7 +230,7 @@ class ResidualAgent(nn.Module):
         base = torch.where(batch.bootstrap[:, None] > 0, batch.next_base, torch.zeros_like(batch.next_base))
         jitter = (s.target_noise * noise).clamp(-s.target_noise_clip, s.target_noise_clip)
         total = self.target_actor.total(features, base, jitter)
-        next_out: Tensor = self.target_members(torch.cat([features, total], dim=1))
+        next_out: Tensor = self.target_members(torch.cat([features, self._judged(total, base)], dim=1))
         return self.critic.head.target(
             next_out, batch.reward, batch.bootstrap, subset=s.subset, bounds=s.gamma_bounds, noise=return_noise
         )

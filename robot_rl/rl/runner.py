@@ -48,6 +48,14 @@ class ExploringPolicy(StepPolicy, Protocol):
         """Return an action [A] that does not depend on what was learned, to fill the replay with first of all."""
 
 
+@runtime_checkable
+class Resettable(Protocol):
+    """A step policy that remembers something within an episode: noise that is correlated in time."""
+
+    def reset(self) -> None:
+        """An episode begins."""
+
+
 class BaseQueue:
     """A frozen policy's chunks, one action a tick.
 
@@ -155,7 +163,7 @@ class StepRunner:
         spec: RobotSpec,
         *,
         base: Policy | None,
-        step: ExploringPolicy | None,
+        step: StepPolicy | None,
         delay_steps: int = 0,
         intervener: Intervener | None = None,
         seed: int = 0,
@@ -173,11 +181,15 @@ class StepRunner:
         self._rng = np.random.default_rng([self._seed, seed])
         if self._queue is not None:
             self._queue.reset(seed)
+        if isinstance(self._step, Resettable):
+            self._step.reset()
         if self._intervener is not None:
             self._intervener.reset(seed)
 
     def decide(self, tick: Tick, mode: Mode) -> Decision:
         """Return what to do at a tick; call it once a tick, in order."""
+        if tick.by_human and self._queue is not None:
+            self._queue.drop()  # the environment says that a person drove the tick before
         base, offset = self._base(tick)
         proposed = self._within_limits(self._correct(tick.obs, base, mode))
         taken = None if self._intervener is None else self._intervener.act(tick, proposed.copy())
@@ -203,6 +215,8 @@ class StepRunner:
             return base
         if mode == "deterministic":
             return self._step.act(obs, base)
+        if not isinstance(self._step, ExploringPolicy):
+            raise ConfigError(f"{type(self._step).__name__} cannot {mode}; actors need an `ExploringPolicy`")
         choose = self._step.explore if mode == "explore" else self._step.warm_up
         return choose(obs, base, self._rng)
 
@@ -226,7 +240,7 @@ class StepwisePolicy:
     n_execute = 1
 
     def __init__(
-        self, spec: RobotSpec, *, base: Policy | None, step: ExploringPolicy | None, delay_steps: int = 0
+        self, spec: RobotSpec, *, base: Policy | None, step: StepPolicy | None, delay_steps: int = 0
     ) -> None:
         self._runner = StepRunner(spec, base=base, step=step, delay_steps=delay_steps)
         self._n_obs, self._seed = 1 if base is None else base.n_obs, 0

@@ -6,6 +6,7 @@ What is published is exactly the state of one of these modules: encoder and acto
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Sequence
 from typing import cast
 
@@ -28,12 +29,33 @@ class StepModule(nn.Module, abc.ABC):
         actor: What acts on them.
         scaler: Between physical actions and the agent's unit.
         names: Observations that the encoder reads.
+        correlation: Of the exploration's noise between one tick and the next. On absolute targets independent noise is
+            smoothed away by the arm itself; correlated noise takes it somewhere else.
+
+    Raises:
+        ConfigError: A correlation outside [0, 1).
     """
 
-    def __init__(self, encoder: nn.Module, actor: nn.Module, scaler: ActionScaler, names: Sequence[str]) -> None:
+    def __init__(
+        self,
+        encoder: nn.Module,
+        actor: nn.Module,
+        scaler: ActionScaler,
+        names: Sequence[str],
+        *,
+        correlation: float = 0.0,
+    ) -> None:
+        if not 0 <= correlation < 1:
+            raise ConfigError(f"`correlation` must be in [0, 1), got {correlation}")
         super().__init__()
         self.encoder, self.actor = encoder, actor
         self.scaler, self.names = scaler, tuple(names)
+        self._correlation = correlation
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin an episode, whose noise has nothing of the last one's."""
+        self._drawn: Tensor | None = None
 
     def act(self, obs: Obs, base_action: np.ndarray) -> np.ndarray:
         """Return the deterministic action [A] at one observation step."""
@@ -41,12 +63,19 @@ class StepModule(nn.Module, abc.ABC):
 
     def explore(self, obs: Obs, base_action: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return an action [A] drawn around the deterministic one."""
-        noise = rng.standard_normal((1, len(self.scaler.half)), dtype=np.float32)
-        return self._physical(self._choose(obs, base_action, torch.from_numpy(noise)))
+        return self._physical(self._choose(obs, base_action, self._draw(rng)))
 
     @abc.abstractmethod
     def warm_up(self, obs: Obs, base_action: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return an action [A] that nothing learned decides."""
+
+    def _draw(self, rng: np.random.Generator) -> Tensor:
+        """Return standard normal numbers [1, A] of a stationary first-order process; call it once a tick."""
+        fresh = torch.from_numpy(rng.standard_normal((1, len(self.scaler.half)), dtype=np.float32))
+        if self._drawn is not None:
+            fresh = self._correlation * self._drawn + math.sqrt(1 - self._correlation**2) * fresh
+        self._drawn = fresh
+        return fresh
 
     @abc.abstractmethod
     def _choose(self, obs: Obs, base_action: np.ndarray, noise: Tensor | None) -> Tensor:
@@ -75,6 +104,7 @@ class ResidualStep(StepModule):
         names: As of `StepModule`.
         noise: Standard deviation of the exploration, in the agent's unit.
         warm_up_noise: Half width of the uniform noise on the base before anything is learned.
+        correlation: Of either noise, as of `StepModule`.
 
     Raises:
         ConfigError: A negative noise.
@@ -91,16 +121,18 @@ class ResidualStep(StepModule):
         *,
         noise: float = 0.05,
         warm_up_noise: float = 0.2,
+        correlation: float = 0.0,
     ) -> None:
         if noise < 0 or warm_up_noise < 0:
             raise ConfigError(f"`noise` and `warm_up_noise` must be 0 or more, got {noise} and {warm_up_noise}")
-        super().__init__(encoder, actor, scaler, names)
+        super().__init__(encoder, actor, scaler, names, correlation=correlation)
         self._noise, self._warm_up_noise = noise, warm_up_noise
 
     def warm_up(self, obs: Obs, base_action: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return the base's action with uniform noise."""
-        noise = rng.uniform(-1, 1, (1, len(self.scaler.half))).astype(np.float32)
-        return self._physical((self._base(base_action) + self._warm_up_noise * torch.from_numpy(noise)).clamp(-1, 1))
+        base = self._base(base_action)
+        uniform = torch.erf(self._draw(rng) / math.sqrt(2.0)).to(base.device)
+        return self._physical((base + self._warm_up_noise * uniform).clamp(-1, 1))
 
     @torch.no_grad()
     def _choose(self, obs: Obs, base_action: np.ndarray, noise: Tensor | None) -> Tensor:

@@ -17,7 +17,9 @@ from robot_rl.rl.algorithm import Algorithm
 from robot_rl.rl.replay import FINAL
 from robot_rl.values import PolicyInput
 
-ALGORITHMS = sorted(path.stem for path in (CONFIG_DIR / "algo").glob("*.yaml"))
+ALGORITHMS = sorted(
+    p.stem for p in (CONFIG_DIR / "algo").glob("*.yaml") if not {"ppo:", "stage:"} & set(p.read_text().split())
+)
 TINY = [
     "collect.episodes=2", "train.steps=6", "train.batch_size=16", "train.threads=1", "train.warmup_steps=2",
     "+denoiser.width=16", "policy.n_steps=2",

@@ -1,6 +1,7 @@
 """A cell's latency file in `train` and `loop`: one aligns by it, the other sends ahead by it."""
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ from rich.console import Console
 
 from calibration.files import save_calibration
 from robot_rl.cli.config import build, load_config, plain
-from robot_rl.cli.evaluate_command import _environment
+from robot_rl.cli.evaluate_command import environment
+from robot_rl.cli.finetune_roles import make_env as make_actors_env
 from robot_rl.cli.latency import aligned_episode, read_latency, stream_latencies
 from robot_rl.cli.loop_command import run as run_loop
 from robot_rl.cli.train_command import datasets
@@ -131,10 +133,13 @@ def test_the_loop_sends_actions_ahead_by_the_lead(tmp_path: Path) -> None:
     assert moving.min() >= lead_steps
 
 
-def test_an_evaluation_can_be_as_late_as_the_cell(tmp_path):
+@pytest.mark.parametrize("command", ["evaluate", "finetune"])
+def test_evaluation_and_fine_tuning_can_be_as_late_as_the_cell(tmp_path, command):
     file = latency_file(tmp_path, stream="joint_position")
-    config = load_config(["task=lift", f"evaluate.latency={file}"])
-    described, make_env = _environment(config)
+    config = load_config(["task=lift", f"{command}.latency={file}"])
+    described, make_env = environment(config, config[command].latency)
+    if command == "finetune":
+        make_env = partial(make_actors_env, config)
     assert described["latency"] != ""
     env, plain_env = make_env(), build(plain(config.task.env))
     try:
@@ -150,4 +155,4 @@ def test_an_evaluation_can_be_as_late_as_the_cell(tmp_path):
     np.testing.assert_allclose(late[0], start, atol=1e-3)  # a command of 100 ms lead is two ticks of 20 Hz away
     np.testing.assert_allclose(late[1], start, atol=1e-3)
     assert np.abs(late[3] - start).max() > 1e-3
-    assert _environment(load_config(["task=lift"]))[0] == plain(config.task.env)
+    assert environment(load_config(["task=lift"]), None)[0] == plain(config.task.env)

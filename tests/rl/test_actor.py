@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from robot_rl.data.store import EpisodeStore
-from robot_rl.errors import StoreError
+from robot_rl.errors import EpisodeError, StoreError
 from robot_rl.rl.learner import PUBLISHED
 from robot_rl.rl.pace import Pace
 from robot_rl.rl.publication import Publication, publish
@@ -45,6 +45,47 @@ def test_each_episode_says_who_drove_it_and_ends_with_the_bases_next_action(stor
     assert (episode.truncated, episode.terminated, episode.meta.outcome) == (True, False, "failure")
     assert episode.meta.extra[FINAL]["base_action"] == pytest.approx(0.05 - episode.final_obs["x"], abs=1e-6)
     assert np.array_equal(episode.action, episode.extras["action_policy"][:])
+
+
+class Ending(Reach):
+    """Tells of its first `n` episodes that an operator discards them, or loses sight of the arm in them."""
+
+    def __init__(self, n, *, error=None):
+        super().__init__(success=0.0)
+        self.left, self.error, self.seeds = n, error, []
+
+    def reset(self, seed):
+        self.seeds.append(seed)
+        return super().reset(seed)
+
+    def step(self, action):
+        tick = super().step(action)
+        if self.left == 0 or not tick.truncated:
+            return tick
+        self.left -= 1
+        if self.error is not None:
+            raise self.error
+        return replace(tick, info={"outcome": "discard"})
+
+
+@pytest.mark.parametrize("error", [None, EpisodeError("there is no observation at this tick")])
+def test_an_episode_that_is_discarded_or_breaks_off_is_played_again(store, tmp_path, caplog, error):
+    env, played = Ending(2, error=error), []
+    pace = Pace(total_steps=10, warm_up_steps=0)
+    actor = make_actor(tmp_path, store, residual(), env=env, pace=pace)
+    actor.run(stop=lambda: False, on_episode=played.append)
+    assert env.seeds == [1_000_000, 1_000_000, 1_000_000, 1_000_001]
+    assert [p.seed for p in played] == [1_000_000, 1_000_001]
+    assert len(store) == len(played)
+    assert actor.dropped == 2
+    assert "episode 0 is not kept" in caplog.text
+
+
+def test_asked_to_stop_it_leaves_the_episode_and_stores_nothing_of_it(store, tmp_path):
+    asked = iter([False] * 4 + [True] * 100)
+    actor = make_actor(tmp_path, store, residual(), env=Reach(success=0.0))
+    actor.run(stop=lambda: next(asked))
+    assert (len(store), actor.steps, actor.dropped) == (0, 0, 1)
 
 
 def test_it_warms_up_then_explores_and_goes_on_where_it_was_stopped(store, tmp_path):

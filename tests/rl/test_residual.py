@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from robot_rl.errors import TrainingError
+from robot_rl.errors import ConfigError, TrainingError
 from robot_rl.rl.critic import QEnsemble
-from robot_rl.rl.residual import ResidualActor, ResidualAgent, ResidualBatch, ResidualSettings
+from robot_rl.rl.residual import ResidualActor, ResidualAgent, ResidualBatch, ResidualSettings, judged_width
 
 
 class Newest(nn.Module):
@@ -28,7 +28,8 @@ class Newest(nn.Module):
 def make(n_state=3, n_action=2, **settings):
     torch.manual_seed(0)
     chosen = ResidualSettings(**settings)
-    critic = QEnsemble(Newest(n_state), n_features=n_state, action_dim=n_action, n_members=5, hidden=(64, 64))
+    width = judged_width(n_action, chosen)
+    critic = QEnsemble(Newest(n_state), n_features=n_state, action_dim=width, n_members=5, hidden=(64, 64))
     actor = ResidualActor(n_state, n_action, alpha=chosen.alpha, hidden=(64, 64))
     return ResidualAgent(critic, actor, chosen)
 
@@ -162,3 +163,46 @@ def test_a_biased_base_is_corrected_as_far_as_the_bound_reaches(bias, updates):
     assert after > bias - 0.1 - 1e-3  # the bound holds whatever was learned
     if bias < 0.1:
         assert after < 0.5 * before
+
+
+def test_a_critic_that_sees_the_base_tells_small_residuals_apart_that_the_total_hides():
+    """Values depend on whether the residual of 0.01 points up or down; both critics get the same 300 updates."""
+    errors = {}
+    for sees in (False, True):
+        agent = make(critic_sees_base=sees, alpha=0.01, critic_lr=1e-3)
+        g = torch.Generator().manual_seed(2)
+        for _ in range(300):
+            data = batch(b=128)
+            base = torch.rand(128, 2, generator=g) * 1.6 - 0.8
+            way = torch.randint(0, 2, (128, 2), generator=g) * 2.0 - 1.0
+            agent.update_critic(
+                replace(data, base=base, action=base + 0.01 * way, reward=way[:, 0], bootstrap=torch.zeros(128)),
+                torch.zeros(128, 2),
+            )
+        values = agent._out(agent.critic.encoder(data.obs), base + 0.01 * way, base)
+        errors[sees] = float((agent.critic.head.mean(values).mean(0).detach() - way[:, 0].clamp(0, 1)).abs().mean())
+    assert errors[True] < 0.1 < 0.3 < errors[False], errors
+
+
+def test_doubt_leaves_alone_what_the_members_do_not_agree_on():
+    """Each member values the first element by a slope of its own, of mean 0.2; the second by 1, all alike."""
+    moved = {}
+    for doubt in (0.0, 2.0):
+        agent = make(doubt=doubt, actor_lr=1e-2)
+
+        def slopes(features, total, base):
+            return torch.stack([m * total[:, 0] + total[:, 1] for m in (-1.0, -0.5, 0.2, 0.9, 1.4)])[..., None]
+
+        agent._out = slopes
+        for _ in range(60):
+            agent.update_actor(batch())
+        data = batch()
+        moved[doubt] = (agent.act(data.obs, data.base) - data.base).mean(0)
+    assert moved[0.0][0] > 0.08 and moved[0.0][1] > 0.08
+    assert moved[2.0][0].abs() < 0.03 and moved[2.0][1] > 0.08
+
+
+@pytest.mark.parametrize("name", ["doubt", "residual_penalty"])
+def test_negative_weights_are_refused_by_name(name):
+    with pytest.raises(ConfigError, match=name):
+        ResidualSettings(**{name: -0.1})

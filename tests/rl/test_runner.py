@@ -76,6 +76,25 @@ def test_a_chunk_is_asked_for_again_when_its_rows_are_executed():
     assert actions(decisions) == [0, 1, 2, 300, 301, 302, 600]
 
 
+def test_the_plan_is_dropped_where_the_environment_says_that_a_person_drove():
+    """On an arm behind topics nobody here intervenes: the tick tells who had the arm."""
+    runner = StepRunner(WIDE, base=Told(), step=None)
+    runner.reset(0)
+    ticks = [Tick(stamp_ns=t * STEP_NS, obs={"x": np.array([t], np.float32)}, by_human=t in (3, 4)) for t in range(7)]
+    assert actions([runner.decide(tick, "explore") for tick in ticks]) == [0, 1, 2, 300, 400, 401, 402]
+
+
+def test_a_step_policy_that_cannot_explore_drives_but_does_not_collect():
+    class Plus:
+        def act(self, obs, base_action):
+            return base_action + 1
+
+    runner = StepRunner(WIDE, base=Told(), step=Plus())
+    assert actions(drive(runner, 2, mode="deterministic")) == [1, 2]
+    with pytest.raises(ConfigError, match="Plus cannot explore"):
+        drive(runner, 1, mode="explore")
+
+
 def test_with_a_delay_of_3_rows_3_to_10_of_a_chunk_computed_three_ticks_ago_are_consumed():
     decisions = drive(StepRunner(WIDE, base=Told(horizon=16, n_execute=8), step=None, delay_steps=3), 16)
     assert offsets(decisions) == [*range(8), *range(3, 11)]

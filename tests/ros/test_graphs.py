@@ -91,6 +91,13 @@ def test_the_command_line_of_a_process(tmp_path: Path):
         config_file("none.yaml")
 
 
+def test_a_program_that_is_no_node_gets_its_own_arguments_and_no_others():
+    program = Process(name="learner", module="m", arguments=("finetune", "a=1"), nice=5)
+    assert program.is_program
+    assert program.command("own.yaml") == ["nice", "-n", "5", sys.executable, "-m", "m", "finetune", "a=1"]
+    assert Process(name="n", module="m", nice=1).command("own.yaml")[:4] == ["nice", "-n", "1", sys.executable]
+
+
 def test_usage_names_every_argument():
     usage = GRAPH.usage()
     assert "  store:=   where episodes go (str; needed)" in usage
@@ -193,7 +200,7 @@ def test_kill_9_of_the_launcher_leaves_no_node_behind():
 
 def test_the_command_refuses_what_it_does_not_know(caplog, capsys):
     assert main(["party"]) == 2
-    assert "there is no graph 'party'; there are ['calibrate', 'collect', 'deploy', 'sim']" in caplog.text
+    assert "there is no graph 'party'; there are ['calibrate', 'collect', 'deploy', 'finetune', 'sim']" in caplog.text
     assert main(["collect", "stoer:=x"]) == 2
     assert "graph `collect` has no argument ['stoer']" in caplog.text
     assert main(["--help"]) == 0

@@ -22,6 +22,7 @@ ARGUMENTS = {
     "sim": {},
     "collect": {"store": "there", "teleop": "scripted"},
     "deploy": {"bundle": "there", "store": "there", "teleop": "scripted"},
+    "finetune": {"out": "there", "demonstrations": "there", "store": "there", "teleop": "scripted"},
 }
 
 
@@ -41,6 +42,7 @@ def test_every_graph_has_its_launch_file_and_that_is_all_it_is():
 def test_a_launch_file_makes_the_nodes_of_its_graph():
     launch = pytest.importorskip("launch", reason="ROS 2 launch is not installed here (it is not on PyPI)")
     pytest.importorskip("launch_ros", reason="launch_ros is not installed here (it is not on PyPI)")
+    from launch_ros.actions import Node
     from robot_rl_ros.launching import launch_description
 
     for name, arguments in ARGUMENTS.items():
@@ -50,7 +52,9 @@ def test_a_launch_file_makes_the_nodes_of_its_graph():
         declared = {a.name for a, _ in description.get_launch_arguments_with_include_launch_description_actions()}
         assert declared == {a.name for a in GRAPHS[name].arguments}
         made = description.entities[-1].execute(context)
-        assert [node.node_package for node in made] == [None] * len(processes(name))
+        nodes = [process for process in processes(name, **arguments).values() if not process.is_program]
+        assert len(made) == len(processes(name, **arguments))
+        assert [action.node_package for action in made if isinstance(action, Node)] == [None] * len(nodes)
 
 
 @pytest.mark.parametrize("graph", sorted(GRAPHS))
@@ -59,6 +63,9 @@ def test_every_node_is_a_module_that_runs_and_an_executable_of_the_package(graph
     for process in processes(graph).values():
         module = importlib.import_module(process.module)
         assert callable(module.main)
+        if process.is_program:
+            assert not process.config
+            continue
         assert f'"{process.module.removeprefix("robot_rl_ros.").removesuffix("_node")}"' in executables
         assert Path(process.config_path).is_file()
 
@@ -86,6 +93,52 @@ def test_what_the_arguments_decide():
     assert real["policy"].parameters["hardware"]
     assert real["camera_front"].module == "robot_rl_ros.camera_node"
     assert "reset_service" not in real["supervisor"].parameters
+
+
+def overrides(process: Process) -> dict:
+    """Return the configuration that a role of `robot-rl finetune` would run with."""
+    from robot_rl.cli.config import load_config, plain
+
+    assert process.arguments[0] == "finetune"
+    return plain(load_config(process.arguments[1:]))
+
+
+def test_actor_and_learner_are_roles_of_one_run_on_the_arm_behind_topics():
+    made = processes(
+        "finetune", base="b", demonstrations="it's here", settings="algo.batch_size=8 seed=3", teleop="none"
+    )
+    assert set(made) == {*processes("sim"), "supervisor", "recorder", "actor", "learner"}
+    actor, learner = overrides(made["actor"]), overrides(made["learner"])
+    assert (actor["finetune"].pop("role"), learner["finetune"].pop("role")) == ("actor", "learner")
+    assert actor == learner
+    assert actor["task"]["env"] == {
+        "_target_": "robot_rl_ros.ros_env.RosEnv", "plan": str(PACKAGE / "config" / "recorder_lift.yaml"),
+        "namespace": "arm", "seed_node": "sim_robot", "max_age_s": 0.2, "timeout_s": 60.0,
+        "succeeded": {
+            "_target_": "robot_rl.teleop.scripted.RaisedBy", "obs_name": "cube_pose", "height_m": 0.11,
+        },
+    }  # fmt: skip
+    assert actor["store"] == str(Path("it's here").absolute())
+    assert (actor["base"], actor["algo"]["batch_size"], actor["seed"]) == (str(Path("b").absolute()), 8, 3)
+    assert actor["task"]["description"] == "lift the cube"
+    assert not actor["finetune"]["hardware"]
+    assert made["learner"].respawn
+    assert made["actor"].respawn
+    assert made["learner"].command("")[:3] == ["nice", "-n", "10"]
+
+
+def test_a_real_arm_learns_at_part_of_its_speed_and_is_reset_by_a_person():
+    made = processes(
+        "finetune", robot="external", camera_config="camera_realsense.yaml", speed="0.3", override_base="b7"
+    )
+    assert made["safety"].parameters["speed_share"] == 0.3
+    assert "speed_share" not in processes("finetune")["safety"].parameters
+    assert "reset_service" not in made["supervisor"].parameters
+    config = overrides(made["actor"])
+    assert config["finetune"]["hardware"]
+    assert config["finetune"]["override"] == "b7"
+    assert config["task"]["env"]["seed_node"] == ""
+    assert "succeeded" not in config["task"]["env"]
 
 
 def test_arguments_that_contradict_each_other_are_refused():

@@ -57,6 +57,8 @@ class EpisodeClient:
     def reset(self, seed: int) -> None:
         """End what runs, and bring arm and scene to the start that `seed` names, where something takes a seed.
 
+        Where nothing does, the reset that follows every episode is enough: a person is not asked for a second one.
+
         Raises:
             EpisodeError: The graph did not become ready in time; says what it waits for.
         """
@@ -66,6 +68,8 @@ class EpisodeClient:
         self.wait(lambda: self.state == "idle", "the end of the reset after the last episode")
         if self._seed_node:
             self._set_seed(seed)
+        elif self.outcome is not None:
+            return
         self._must("reset")
         self.wait(lambda: self.state == "idle", "the end of the reset (without `auto_reset`, somebody's reset_done)")
 

@@ -82,7 +82,7 @@ class Argument:
 
 @dataclass(frozen=True, kw_only=True)
 class Process:
-    """One node in a process of its own.
+    """One node in a process of its own, or a program that is no node.
 
     Args:
         name: Name of the node.
@@ -94,6 +94,8 @@ class Process:
         respawn: Start it again when it dies.
         required: Nothing may go on without it.
         terminal: It reads the keyboard.
+        arguments: Of a program that is no node: its whole command line after the module; it gets no ROS arguments.
+        nice: By how much less than others it may have of the processor, 0 to 19.
     """
 
     name: str
@@ -105,6 +107,13 @@ class Process:
     respawn: bool = False
     required: bool = False
     terminal: bool = False
+    arguments: tuple[str, ...] = ()
+    nice: int = 0
+
+    @property
+    def is_program(self) -> bool:
+        """Whether it is no node."""
+        return bool(self.arguments)
 
     @property
     def config_path(self) -> str:
@@ -121,11 +130,14 @@ class Process:
         return {key: value for key, value in self.parameters.items() if value not in ([], (), None)}
 
     def command(self, parameter_file: str) -> list[str]:
-        """Return the command line, given a file that holds `ros_parameters`."""
+        """Return the command line, given a file that holds `ros_parameters`; a program does not read it."""
+        modest = ["nice", "-n", str(self.nice)] if self.nice else []
+        if self.is_program:
+            return [*modest, sys.executable, "-m", self.module, *self.arguments]
         remaps = {"__ns": self.namespace, "__node": self.name, **self.remappings}
         pairs = [word for key, value in remaps.items() for word in ("-r", f"{key}:={value}")]
         files = [word for file in (self.config_path, parameter_file) if file for word in ("--params-file", file)]
-        return [sys.executable, "-m", self.module, "--ros-args", *pairs, *files]
+        return [*modest, sys.executable, "-m", self.module, "--ros-args", *pairs, *files]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,6 @@ import rclpy.lifecycle
 from rclpy.lifecycle import TransitionCallbackReturn
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
-from trajectory_msgs.msg import JointTrajectory
 
 from calibration.files import load_calibration
 from robot_rl.bundle import PolicyBundle
@@ -21,16 +20,17 @@ from robot_rl.deploy.driver import Decision, PolicyDriver
 from robot_rl.deploy.execution import STRATEGIES, Execution
 from robot_rl.deploy.onnx_policy import OnnxPolicy
 from robot_rl.deploy.promises import SampledPolicy
+from robot_rl.deploy.residual import step_policy
 from robot_rl.deploy.ticker import Ticker
 from robot_rl.errors import BundleError, RobotRLError
 from robot_rl.latency_calibration import LatencyCalibration
 from robot_rl_ros.bundle_source import BundleSource
-from robot_rl_ros.conversions import chunk_to_msg, command_to_msg
 from robot_rl_ros.diagnostics import OK, Diagnostics, Health
 from robot_rl_ros.obs_sources import make_observer, read_sources, subscribe, unsubscribe, with_latency
 from robot_rl_ros.params import declare
+from robot_rl_ros.policy_outputs import PolicyOutputs
 from robot_rl_ros.policy_report import PolicyReport
-from robot_rl_ros.qos import COMMAND, LATCHED
+from robot_rl_ros.qos import LATCHED
 from robot_rl_ros.runner import run
 from robot_rl_ros.stamps import now_ns
 
@@ -51,6 +51,7 @@ class PolicyNode(rclpy.lifecycle.LifecycleNode):
         hardware = declare(self, "hardware", False, "a real arm moves: an unvalidated bundle is refused")
         override = declare(self, "override_bundle", "", "id of the one bundle that may move hardware unvalidated")
         min_success = declare(self, "min_success", 0.5, "success rate a validation must show", low=0.0, high=1.0)
+        velocity = declare(self, "velocity", (list[float],), "speed limits of bundles that inherit [rad/s, m/s]")
         self._threads = declare(self, "threads", 1, "threads of one inference", low=1, high=64)
         self._seed = declare(self, "seed", -1, "seed of the policy's noise; -1 takes one from the machine", low=-1)
         strategy = declare(self, "execution", STRATEGIES[0], "how chunks are executed", choices=STRATEGIES)
@@ -60,10 +61,14 @@ class PolicyNode(rclpy.lifecycle.LifecycleNode):
         self._max_hold_s = declare(self, "max_hold_s", 0.5, "how long to repeat an action [s]", low=0.0, high=10.0)
         self._follow = declare(self, "follow_episodes", True, "command only while episode/status says running")
         self._autostart = declare(self, "autostart", True, "configure and activate by itself")
+        self._shadow = declare(self, "shadow", False, "compare with selected/command and command nothing")
+        self._shadow_log = declare(self, "shadow_log", "", "JSONL file of a shadow's findings, one line an episode")
+        window = declare(self, "rollback_window", 20, "episodes that judge a new bundle; 0: never", low=0, high=10_000)
         self._sources = with_latency(read_sources(sources), latency)
         self._source = BundleSource(
-            bundle, n_joints=len(self._names), hardware=hardware, override=override, min_success=min_success
-        )
+            bundle, n_joints=len(self._names), hardware=hardware, override=override, min_success=min_success,
+            velocity=velocity, rollback_window=0 if self._shadow else window,
+        )  # fmt: skip
         self._lock = threading.Lock()  # the driver: ticks, resets and swaps
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="bundle")
         self._newer: Future[tuple[PolicyBundle, DrivingPolicy] | None] | None = None
@@ -101,8 +106,7 @@ class PolicyNode(rclpy.lifecycle.LifecycleNode):
             self.get_logger().error(f"refused to configure: {error}")
             return TransitionCallbackReturn.FAILURE
         self._refusal = None
-        self._commands = self.create_publisher(JointTrajectory, "policy/command", COMMAND)
-        self._chunks = self.create_publisher(JointTrajectory, "policy/chunk", COMMAND)
+        self._outputs = PolicyOutputs(self, self._names, shadow=self._shadow, shadow_log=self._shadow_log)
         self._episodes = self.create_subscription(String, "episode/status", self._take_status, LATCHED)
         self._own_services = [
             self.create_service(Trigger, "~/reload", self._reload),
@@ -126,8 +130,7 @@ class PolicyNode(rclpy.lifecycle.LifecycleNode):
         unsubscribe(self, [*self._obs_subscriptions, self._episodes])
         for service in self._own_services:
             self.destroy_service(service)
-        for publisher in (self._commands, self._chunks):
-            self.destroy_publisher(publisher)
+        self._outputs.close()
         self._driver.close()
         self._bundle = None
         return TransitionCallbackReturn.SUCCESS
@@ -154,7 +157,10 @@ class PolicyNode(rclpy.lifecycle.LifecycleNode):
         robot = bundle.manifest.robot
         observer = make_observer(robot.obs, self._sources, n_obs=policy.n_obs, step_ns=robot.step_ns)
         executor = self._execution.executor(bundle)
-        driver = PolicyDriver(policy, observer, max_hold_s=self._max_hold_s, executor=executor)
+        driver = PolicyDriver(
+            policy, observer, max_hold_s=self._max_hold_s, executor=executor,
+            step=step_policy(bundle, threads=self._threads), max_step=self._source.max_step(bundle),
+        )  # fmt: skip
         with self._lock:
             old, self._driver = (self._driver if self._bundle is not None else None), driver
             self._bundle = bundle
@@ -184,11 +190,7 @@ class PolicyNode(rclpy.lifecycle.LifecycleNode):
             return
         with self._lock:
             decision = self._driver.tick(deadline_ns, ros_offset_ns=stamp_ns - woke_ns)
-        if decision.action is not None:
-            self._commands.publish(command_to_msg(stamp_ns, self._names, decision.action, source="policy"))
-        if decision.chunk is not None:
-            start_ns = decision.chunk.start_ns + stamp_ns - woke_ns
-            self._chunks.publish(chunk_to_msg(start_ns, decision.chunk.step_ns, self._names, decision.chunk.action))
+        self._outputs.send(stamp_ns, decision, offset_ns=stamp_ns - woke_ns)
         self._note(decision)
 
     def _note(self, decision: Decision | None) -> None:
@@ -208,12 +210,34 @@ class PolicyNode(rclpy.lifecycle.LifecycleNode):
         status = json.loads(msg.data)
         running, episode = status["state"] == "running", int(status["index"])
         if running and (not self._running or episode != self._episode):
-            self._take_newer()
-            with self._lock:
-                self._driver.reset()
-        elif self._running and not running and self._newer is None and self._source.has_many:
-            self._newer = self._worker.submit(self._look_for_newer)
+            running = self._begin()
+        elif self._running and not running:
+            self._end(status.get("outcome"))
         self._episode, self._running = episode, running
+
+    def _begin(self) -> bool:
+        """Let a newer bundle take over and start afresh; false if nothing may drive."""
+        self._take_newer()
+        if self._source.names_another(self._present()):
+            self._newer = self._worker.submit(self._look_for_newer)
+            self._newer.exception()  # waits: a bundle that was taken back must not drive once more
+            self._take_newer()
+        if self._source.names_another(self._present()):
+            self.get_logger().error(f"bundle {self._present().id} may not drive and the one that may cannot; no motion")
+            return False
+        with self._lock:
+            self._driver.reset()
+        self._outputs.begin_episode(self._present().id, self._source.trial)
+        return True
+
+    def _end(self, outcome: str | None) -> None:
+        """Count the episode, and look for the bundle that shall drive the next one."""
+        self._outputs.end_episode(self._present().id, self._driver.inference.to_dict)
+        back = self._source.note(self._present(), outcome)
+        if back:
+            self.get_logger().error(f"taken back: {back}")
+        if self._newer is None and self._source.has_many:
+            self._newer = self._worker.submit(self._look_for_newer)
 
     def _look_for_newer(self) -> tuple[PolicyBundle, DrivingPolicy] | None:
         found = self._source.newer(self._present())

@@ -26,6 +26,7 @@ from robot_rl.values import Outcome, RecordingMeta
 from robot_rl_ros.params import declare
 from robot_rl_ros.qos import LATCHED
 from robot_rl_ros.readers import Read
+from robot_rl_ros.recorder_notes import EpisodeNotes
 from robot_rl_ros.recorder_report import diagnostics, levels, status_json, waits_for
 from robot_rl_ros.recorder_streams import stream_parameters, subscribe_all
 from robot_rl_ros.runner import run
@@ -95,7 +96,7 @@ class RecorderNode(Node):
         self._status = self.create_publisher(String, "recorder/status", LATCHED)
         codecs = {name: stream.codec for name, stream in self._store.schema.streams.items()}
         subscribe_all(self, self._plan.streams, codecs, self._take)
-        self._listening_ns = now_ns(self)
+        self._listening_ns, self._notes = now_ns(self), EpisodeNotes(self)
         if follow:
             self.create_subscription(String, "episode/status", self._follow, LATCHED)
         services: dict[str, Callable[[], str]] = {
@@ -132,7 +133,7 @@ class RecorderNode(Node):
         topics = {name: {"topic": self.resolve_topic_name(plan.topic), "type": plan.type, "qos": plan.qos}
                   for name, plan in self._plan.streams.items()}  # fmt: skip
         meta = RecordingMeta(
-            task=task if task else self._task, source=self._source, seed=seed, extra={"topics": topics}
+            task=task if task else self._task, source=self._source, seed=seed, extra=self._notes.begin(topics)
         )
         id = self._session.start(meta, stamp_ns=now_ns(self))
         self._refused = ""
@@ -140,7 +141,7 @@ class RecorderNode(Node):
         return f"recording episode {id}"
 
     def _end(self, outcome: Outcome, changes: dict[str, Any]) -> Future[str]:
-        future = self._session.stop(outcome, **changes)
+        future = self._session.stop(outcome, **changes, **self._notes.end())
         self._saving = (future, outcome)
         self._report()
         return future

@@ -43,8 +43,8 @@ class RosEnv:
     ROS time. A deadline that the caller missed is skipped and counted in `skipped`; the stamps show it. `action` is
     what was asked for, or what the human who had the arm asked for (`by_human`); `action_executed` is the newest
     command that passed the safety node. An episode ends as the supervisor says: success and failure terminate, a
-    timeout or a discarded episode truncates. The seed fixes the scene where a node takes it (`seed_node`); physics in
-    real time is not repeatable to the bit.
+    timeout or a discarded episode truncates, and so does a supervisor that was started anew. The seed fixes the scene
+    where a node takes it (`seed_node`); physics in real time is not repeatable to the bit.
 
     Args:
         plan: The recorder's parameter file, a path or a name in the package's `config/`: topics, types, specs.
@@ -156,7 +156,9 @@ class RosEnv:
         obs = self._observe()
         if self._succeeded is not None and self._succeeded(obs) and self._episode.state == "running":
             self._episode.end("success")
-        outcome = self._episode.outcome
+        state, outcome = self._episode.state, self._episode.outcome  # in this order: the outcome comes with the state
+        if outcome is None and state != "running":
+            outcome = "discard"  # the supervisor was started anew and knows nothing of this episode
         self._is_running = outcome is None
         return self._tick(obs, wanted, outcome)
 
@@ -191,7 +193,7 @@ class RosEnv:
             missed = -(-late_ns // step_ns)
             self.skipped += missed
             self._deadline_ns += missed * step_ns
-        while (now := self._clock.now_ns()) < self._deadline_ns and self._episode.outcome is None:
+        while (now := self._clock.now_ns()) < self._deadline_ns and self._episode.state == "running":
             self._command.publish(command_to_msg(now_ns(self._node), self._names, wanted, self._msg, source="policy"))
             self._clock.sleep_until(min(now + _REPEAT_NS, self._deadline_ns))
         self._clock.sleep_until(self._deadline_ns)

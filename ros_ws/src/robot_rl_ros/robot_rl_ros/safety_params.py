@@ -59,7 +59,10 @@ def _per_joint(
 def _limits(node: Node, names: Sequence[str], robot: RobotModel) -> SafetyLimits:
     low = _per_joint(node, "limits.low", names, "lowest position [rad, m]")
     high = _per_joint(node, "limits.high", names, "highest position [rad, m]")
-    velocity = _per_joint(node, "limits.velocity", names, "largest speed [rad/s, m/s]", low=0.0)
+    share = declare(node, "speed_share", 1.0, "share of limits.velocity that may be used", low=0.01, high=1.0)
+    velocity = [
+        share * limit for limit in _per_joint(node, "limits.velocity", names, "largest speed [rad/s, m/s]", low=0.0)
+    ]
     acceleration = _per_joint(node, "limits.acceleration", names, "largest acceleration [rad/s^2, m/s^2]", low=0.0)
     jump = _per_joint(node, "limits.start_jump", names, "first command's largest distance [rad, m]", low=0.0)
     corner = {

@@ -1,0 +1,216 @@
+"""The offline gate on `lift`, from data of mixed quality: gated, ungated, and both with the advantage's sign turned.
+
+Demonstrators of three qualities (`sim.misjudging`) leave successes and failures; a base imitates all of them; then
+RL-100's offline stage runs from the same store in four arms. Two have a critic that pulls the right way, two the wrong
+way, which a gate must hold at imitation. True success is played on the same unseen seeds for all, with the sampler that
+the gate judged. Last, the score is held against the true success of all policies: may it select, or only protect?
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+from rich.console import Console
+from rich.progress import Progress
+
+from benchmarks._results import DOC_IMAGES, write_results
+from benchmarks.residual import QUICK, command
+from robot_rl.cli.config import build, load_config
+from robot_rl.cli.finetune_offline import OfflineStage
+from robot_rl.cli.finetune_offline_policies import members_of
+from robot_rl.cli.model_card import trained_model
+from robot_rl.data.store import EpisodeStore
+from robot_rl.evaluation.rollouts import run_episode
+from robot_rl.evaluation.statistics import clopper_pearson, paired_success
+from robot_rl.evaluation.summary import EvaluationSummary
+from robot_rl.rl.offline.evidence import validity
+from robot_rl.rl.offline.gate import LOG, read_log
+from robot_rl.rl.offline.policy import OfflinePolicy
+from robot_rl.values import RecordingMeta
+from sim.misjudging import MisjudgingExpert
+
+mpl.use("Agg")
+QUALITIES = (0.9, 0.5, 0.2)
+ARMS: dict[str, list[str]] = {
+    "gated": ["algo.gate.rule=margin"],
+    "ungated": ["algo.gate.rule=off"],
+    "flipped_gated": ["algo.gate.rule=margin", "+algo.improve.advantage_sign=-1"],
+    "flipped_ungated": ["algo.gate.rule=off", "+algo.improve.advantage_sign=-1"],
+}
+COLOURS = dict(zip(ARMS, ("tab:blue", "tab:orange", "tab:green", "tab:red"), strict=True))
+BASE = ["task=lift", "train.steps=800", *QUICK]
+VALIDITY = "validity.json"
+
+
+def collect(out: Path, episodes: int, settings: Sequence[str]) -> None:
+    """Record so many episodes by demonstrators of all qualities in turn; goes on where it stopped."""
+    config = load_config([f"out={out}", *settings])
+    env = build(config.task.env)
+    store = (
+        EpisodeStore.open(config.store) if EpisodeStore.exists(config.store)
+        else EpisodeStore.create(config.store, env.spec)
+    )  # fmt: skip
+    with Progress() as progress:
+        task = progress.add_task("recording demonstrators", total=episodes, completed=len(store))
+        for seed in range(len(store), episodes):
+            quality = QUALITIES[seed % len(QUALITIES)]
+            expert = MisjudgingExpert(build(config.task.expert), task="lift", quality=quality, seed=seed % 3)
+            meta = RecordingMeta(task=config.task.description, source="scripted", extra={"quality": quality})
+            recording, _ = run_episode(env, expert, seed, meta=meta)
+            assert recording is not None
+            store.append(recording)
+            progress.advance(task)
+    env.close()
+
+
+def play(run: Path, settings: Sequence[str]) -> EvaluationSummary:
+    """Return the success of a run's policy on the unseen seeds, played once."""
+    folder = run / "true"
+    if not (folder / "summary.json").exists():
+        command("evaluate", f"run={run}", f"evaluate.out={folder}", "evaluate.what=run", "evaluate.video_episodes=0",
+                *settings)  # fmt: skip
+    return EvaluationSummary.read(folder / "summary.json")
+
+
+def overrides(out: Path, arm: str, seed: int, settings: Sequence[str]) -> list[str]:
+    """Return the overrides of an arm's run."""
+    return [
+        f"out={out}", "algo=rl100_offline", f"seed={seed}", f"finetune.out={out}/{arm}_{seed}", "evaluate.episodes=0",
+        *ARMS[arm], *settings,
+    ]  # fmt: skip
+
+
+def train(out: Path, seeds: Sequence[int], *, base: Sequence[str], stage: Sequence[str]) -> None:
+    """Make the base and run every arm of every seed, and play what came out; nothing is done twice."""
+    command("train", f"out={out}", *base)
+    play(out / "train", base)
+    for seed in seeds:
+        for arm in ARMS:
+            command("finetune", *overrides(out, arm, seed, [*(s for s in base if "evaluate" not in s), *stage]))
+            play(out / f"{arm}_{seed}", base)
+        play(out / f"gated_{seed}" / "imitation", base)
+
+
+def score_all(out: Path, seeds: Sequence[int], *, base: Sequence[str], stage: Sequence[str]) -> None:
+    """Score every policy there is by the gate's rollouts of the first seed, beside its true success."""
+    settings = [*(s for s in base if "evaluate" not in s), *stage]
+    config = load_config(overrides(out, "gated", seeds[0], settings))
+    made = OfflineStage(config, Console())
+    first = members_of(made.card, config.base, None, seed=seeds[0])[0]
+    rollouts = made.rollouts(made.learn(first))
+    runs = [out / f"gated_{seeds[0]}" / "imitation", *(out / f"{arm}_{seed}" for arm in ARMS for seed in seeds)]
+    found = []
+    for run in runs:
+        card, model = trained_model(run)
+        scores = rollouts.score(OfflinePolicy(model, card.n_execute))  # type: ignore[arg-type]  # a chain, by its card
+        found.append({"run": run.name, "success": play(run, base).success.value,
+                      **{name: float(scores.of(name).mean()) for name in ("value", "am_q")}})  # fmt: skip
+    (out / VALIDITY).write_text(json.dumps(found, indent=1))
+
+
+def rows(out: Path, seeds: Sequence[int]) -> list[dict[str, Any]]:
+    """Return result rows: success of base, imitation and arms, decisions, validity of the scores."""
+    store = EpisodeStore.open(out / "store")
+    won = sum(store.read(id).meta.outcome == "success" for id in store.ids())
+    found: list[dict[str, Any]] = [
+        _row(
+            f"lift, base that imitates {len(store)} episodes ({won} successes)",
+            [EvaluationSummary.read(out / "train" / "true" / "summary.json")],
+            None,
+        )
+    ]
+    imitation = {s: EvaluationSummary.read(out / f"gated_{s}" / "imitation" / "true" / "summary.json") for s in seeds}
+    found.append(_row("lift, the base sampled as the gate judges", list(imitation.values()), seeds))
+    for arm in ARMS:
+        summaries = {s: EvaluationSummary.read(out / f"{arm}_{s}" / "true" / "summary.json") for s in seeds}
+        pairs = [
+            paired_success([r.success for r in summaries[s].results], [r.success for r in imitation[s].results])
+            for s in seeds
+        ]
+        logs = [read_log(out / f"{arm}_{s}" / LOG) for s in seeds]
+        taken = [f"{sum(d['accepted'] for d in log)}/{len(log)}" for log in logs]
+        change = sum(p.difference for p in pairs) / len(pairs)
+        row = _row(f"lift, {arm}: candidates accepted {', '.join(taken)}; against imitation {change:+.3f} "
+                   f"(p {', '.join(f'{p.p_value:.2g}' for p in pairs)})", list(summaries.values()), seeds)  # fmt: skip
+        found.append(row)
+    return [*found, *_validity_rows(out)]
+
+
+def _row(claim: str, summaries: Sequence[EvaluationSummary], seeds: Sequence[int] | None) -> dict[str, Any]:
+    wins, n = sum(s.successes for s in summaries), sum(len(s.results) for s in summaries)
+    pooled = clopper_pearson(wins, n)
+    each = ", ".join(f"{s.successes}/{len(s.results)}" for s in summaries)
+    told = None if seeds is None else f"training seeds {list(seeds)}"
+    return {"claim": f"{claim} ({each})", "value": pooled.value, "unit": "success",
+            "interval": [pooled.low, pooled.high], "seeds": told}  # fmt: skip
+
+
+def _validity_rows(out: Path) -> list[dict[str, Any]]:
+    found = json.loads((out / VALIDITY).read_text())
+    success = [f["success"] for f in found]
+    verdicts = {name: validity([f[name] for f in found], success) for name in ("value", "am_q")}
+    return [
+        {"claim": f"lift, what the score `{name}` is good for: {v.sentence()}",
+         "value": v.rank_correlation if v.rank_correlation == v.rank_correlation else None, "unit": "Spearman"}
+        for name, v in verdicts.items()
+    ]  # fmt: skip
+
+
+def plot(out: Path, seeds: Sequence[int]) -> None:
+    """Draw true success, what the gate saw, and the score against the truth."""
+    fig, (left, middle, right) = plt.subplots(1, 3, figsize=(13, 3.8), layout="constrained")
+    names = ["imitation", *ARMS]
+    for place, name in enumerate(names):
+        runs = [out / f"gated_{s}" / "imitation" if name == "imitation" else out / f"{name}_{s}" for s in seeds]
+        summaries = [EvaluationSummary.read(run / "true" / "summary.json") for run in runs]
+        pooled = clopper_pearson(sum(s.successes for s in summaries), sum(len(s.results) for s in summaries))
+        error = [[pooled.value - pooled.low], [pooled.high - pooled.value]]
+        left.bar(place, pooled.value, 0.6, yerr=error, capsize=3, color=COLOURS.get(name, "grey"))
+        left.plot([place] * len(runs), [s.success.value for s in summaries], "k.", markersize=4)
+    left.set_xticks(range(len(names)), [name.replace("_", "\n") for name in names], fontsize=8)
+    left.set(ylabel="true success", ylim=(0, 1), title="lift")
+    for arm in ARMS:
+        for number, seed in enumerate(seeds):
+            log = read_log(out / f"{arm}_{seed}" / LOG)
+            middle.plot([d["update"] for d in log], [d["j_new"] for d in log], color=COLOURS[arm], alpha=0.8,
+                        label=arm if number == 0 else None)  # fmt: skip
+            taken = [d for d in log if d["accepted"] and d["rule"] == "margin"]
+            middle.plot([d["update"] for d in taken], [d["j_new"] for d in taken], "o", color=COLOURS[arm])
+    middle.set(xlabel="updates", ylabel="candidate's score", title="gate log (dots: accepted by the gate)")
+    middle.legend(fontsize=8)
+    for found in json.loads((out / VALIDITY).read_text()):
+        arm = found["run"].rsplit("_", 1)[0]
+        right.plot(found["value"], found["success"], "o", color=COLOURS.get(arm, "grey"))
+    right.set(xlabel="score `value`", ylabel="true success", ylim=(0, 1), title="is the score right?")
+    DOC_IMAGES.mkdir(parents=True, exist_ok=True)
+    fig.savefig(DOC_IMAGES / "gate.png", dpi=110)
+    plt.close(fig)
+
+
+def main() -> None:
+    """Record, train, play and report; `--report` makes figures and plot again from what is there."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks/gate"))
+    parser.add_argument("--episodes", type=int, default=150)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--base", nargs="*", default=[], help="more overrides of base and evaluation")
+    parser.add_argument("--stage", nargs="*", default=["algo.improve.lr=0.00001", "algo.improve.updates=1000"])
+    parser.add_argument("--report", action="store_true", help="only rows and plot, from what is there")
+    arguments = parser.parse_args()
+    base = [*BASE, *arguments.base]
+    if not arguments.report:
+        collect(arguments.out, arguments.episodes, base)
+        train(arguments.out, arguments.seeds, base=base, stage=arguments.stage)
+        score_all(arguments.out, arguments.seeds, base=base, stage=arguments.stage)
+    plot(arguments.out, arguments.seeds)
+    write_results("gate", rows(arguments.out, arguments.seeds))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""What an offline run tells: success before and after on the same seeds, and every decision of the gate."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from rich.console import Console
+
+from robot_rl.cli.config import build, plain, simulation, to_yaml
+from robot_rl.cli.model_card import ModelCard, torch_policy
+from robot_rl.cli.progress import bar
+from robot_rl.evaluation import plots
+from robot_rl.evaluation.gate_sections import gate_section
+from robot_rl.evaluation.parallel import evaluate
+from robot_rl.evaluation.report import Code, Plot, Section, Table, write_report
+from robot_rl.evaluation.report_sections import evaluation_sections
+from robot_rl.evaluation.rollouts import EpisodeResult
+from robot_rl.evaluation.statistics import paired_success
+from robot_rl.evaluation.summary import EvaluationMeta, EvaluationSummary
+from robot_rl.imitation.checkpoint import read_state
+from robot_rl.imitation.summary import write_json
+from robot_rl.rl.offline.gate import LOG, read_log
+
+
+def judge(
+    config: DictConfig, card: ModelCard, base_id: str, out: Path, console: Console
+) -> dict[str, EvaluationSummary]:
+    """Evaluate the improved policy, where it began, and its base, on the same unseen seeds.
+
+    Returns nothing where the task has no simulation or no episodes are asked for.
+    """
+    if config.task.env is None or int(config.evaluate.episodes) == 0:
+        return {}
+    digest = read_state(out / "checkpoints" / "last")["files"]["ema.safetensors"][:16]
+    subjects = {
+        "improved": (f"run-{digest}", out),
+        "imitation": (f"{base_id}-chain", out / "imitation"),
+        "base": (base_id, Path(config.base)),
+    }
+    first, count = int(config.evaluate.first_seed), int(config.evaluate.episodes)
+    summaries = {}
+    for name, (id, folder) in subjects.items():
+        with bar(console) as progress:
+            task = progress.add_task(f"evaluating {name}", total=count)
+
+            def show(result: EpisodeResult, progress: Any = progress, task: Any = task) -> None:
+                progress.advance(task)
+
+            summaries[name] = evaluate(
+                partial(build, plain(simulation(config))), partial(torch_policy, str(folder)),
+                range(first, first + count), workers=config.evaluate.workers, on_result=show,
+                out_dir=out / "evaluate" / id,
+                video_episodes=config.evaluate.video_episodes if name == "improved" else 0,
+                meta=EvaluationMeta(
+                    task=card.task, policy_id=id, env=plain(config.task.env),
+                    command=shlex.join(["robot-rl", *sys.argv[1:]]),
+                ),
+            )  # fmt: skip
+        console.print(f"{name}: {summaries[name].headline()}")
+    return summaries
+
+
+def write_summary(
+    config: DictConfig, card: ModelCard, base_id: str, out: Path, summaries: Mapping[str, EvaluationSummary],
+    console: Console,
+) -> Path:  # fmt: skip
+    """Write summary.json and report.html and return the report's path."""
+    decisions = read_log(out / LOG)
+    write_json(out / "summary.json", {
+        "base": base_id, "data_digest": card.data_digest,
+        "accepted": sum(d["accepted"] for d in decisions), "rejected": sum(not d["accepted"] for d in decisions),
+        **{name: {"success": asdict(s.success), "successes": s.successes} for name, s in summaries.items()},
+    })  # fmt: skip
+    subtitle = summaries["improved"].headline() if summaries else "not evaluated: the task has no simulation"
+    report = write_report(
+        out / "report.html", title=f"Offline improvement of {card.task} by {config.algo.name}", subtitle=subtitle,
+        sections=_sections(config, out, summaries, decisions),
+    )  # fmt: skip
+    console.print(f"report: {report}")
+    return report
+
+
+def _sections(
+    config: DictConfig, out: Path, summaries: Mapping[str, EvaluationSummary], decisions: Sequence[Mapping[str, Any]]
+) -> list[Section]:
+    found = [gate_section(decisions), Section("Configuration", [Code(to_yaml(config), "As it ran", folded=True)])]
+    if not summaries:
+        return found
+    improved = summaries["improved"]
+    rows = []
+    for name in ("imitation", "base"):
+        paired = paired_success([r.success for r in improved.results], [r.success for r in summaries[name].results])
+        rows.append((name, paired.difference, paired.only_first, paired.only_second, paired.p_value))
+    before = Section("Before and after", [
+        Plot(plots.intervals({name: s.success for name, s in summaries.items()}), "Success with exact intervals. "
+             "`imitation` is the base sampled as the improved policy is.", wide=True),
+        Table(("against", "difference", "only improved", "only the other", "p (McNemar, exact)"), rows,
+              caption="The same seeds for all"),
+    ])  # fmt: skip
+    folder = out / "evaluate" / improved.meta.policy_id
+    return [before, *evaluation_sections(improved, folder=folder), *found]

@@ -1,0 +1,87 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("onnx", reason="onnx is not installed here; pip install 'robot-rl[train]'")
+
+from robot_rl.bundle.accepted import HISTORY, POINTER, Accepted, find_bundle, read_accepted, write_accepted
+from robot_rl.errors import BundleError
+from robot_rl.evaluation.rollback import OUTCOMES, Rollback, promote
+from robot_rl.evaluation.statistics import clopper_pearson
+from tests.ros.formula_bundle import formula_bundle
+
+
+@pytest.fixture(scope="module")
+def ids(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
+    folder = tmp_path_factory.mktemp("bundles")
+    old = formula_bundle(folder / "old", per_step=0.01, created="2026-01-01T00:00:00+00:00")
+    new = formula_bundle(folder / "new", per_step=0.02, created="2026-02-01T00:00:00+00:00")
+    return folder, old.id, new.id
+
+
+@pytest.fixture
+def folder(ids, request) -> Path:
+    for name in (POINTER, HISTORY, OUTCOMES):
+        (ids[0] / name).unlink(missing_ok=True)
+    return ids[0]
+
+
+def promoted(folder: Path, old: str, new: str) -> Accepted:
+    return promote(folder, new, incumbent=old, successes=47, trials=50, reason="validated")
+
+
+def test_a_promotion_names_the_way_back_and_its_bound(folder, ids):
+    accepted = promoted(folder, *ids[1:])
+    assert accepted.bound == pytest.approx(0.852163, abs=1e-6)
+    assert accepted.bound == clopper_pearson(47, 50, level=0.9).low
+    assert read_accepted(folder) == accepted
+    assert find_bundle(folder, ids[1]).path.name == "old"
+
+
+def test_a_bad_bundle_goes_as_soon_as_it_cannot_reach_the_bound(folder, ids):
+    _, old, new = ids
+    promoted(folder, old, new)
+    watch = Rollback(folder, window=20)
+    assert [watch.note(new, success=False) for _ in range(2)] == [None, None]  # 18 of 20 is still 0.9
+    back = watch.note(new, success=False)  # 17 of 20 is 0.85 < 0.852
+    assert back is not None
+    assert (back.bundle, back.incumbent, back.refused) == (old, "", (new,))
+    assert "succeeded in 0 of its last 3 episodes" in back.reason
+    assert read_accepted(folder) == back
+    assert watch.note(old, success=False) is None  # there is nothing to go back to from here
+    assert len((folder / HISTORY).read_text().splitlines()) == 2
+
+
+def test_a_restart_forgets_no_failure_and_only_the_window_counts(folder, ids):
+    _, old, new = ids
+    promoted(folder, old, new)
+    for success in [False, False] + [True] * 20:
+        assert Rollback(folder, window=20).note(new, success=success) is None
+    for _ in range(2):
+        assert Rollback(folder, window=20).note(new, success=False) is None  # the first two are out of the window
+    assert Rollback(folder, window=20).note(new, success=False) is not None
+
+
+def test_another_bundles_failures_are_not_held_against_the_one_that_drives(folder, ids):
+    _, old, new = ids
+    promoted(folder, old, new)
+    watch = Rollback(folder, window=20)
+    assert all(watch.note(old, success=False) is None for _ in range(30))
+    assert read_accepted(folder).bundle == new
+
+
+def test_where_nobody_is_named_nothing_is_written(folder, ids):
+    assert Rollback(folder).note(ids[2], success=False) is None
+    assert not (folder / OUTCOMES).exists()
+
+
+def test_a_pointer_to_what_is_not_there_is_refused(folder, ids):
+    with pytest.raises(BundleError, match="holds no bundle 'gone'; it has"):
+        write_accepted(folder, Accepted(bundle="gone"))
+    assert read_accepted(folder) is None
+    (folder / POINTER).write_text("{}")
+    with pytest.raises(BundleError, match="does not say which bundle drives"):
+        read_accepted(folder)
+    with pytest.raises(BundleError, match=r"a bound in \[0, 1\]"):
+        replace(Accepted(bundle="x"), bound=1.5)
