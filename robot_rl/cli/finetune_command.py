@@ -161,6 +161,10 @@ def run(config: DictConfig, console: Console) -> dict[str, EvaluationSummary]:
         from robot_rl.cli import finetune_offline
 
         return finetune_offline.run(config, console)
+    if plain(config.algo).get("stage") == "rounds":
+        from robot_rl.cli import finetune_flywheel
+
+        return finetune_flywheel.run(config, console)
     if is_ppo(config):
         return run_ppo(config, console)
     card = prepare(config)

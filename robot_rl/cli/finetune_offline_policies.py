@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from robot_rl.cli.chain_card import CHAIN
 from robot_rl.cli.model_card import ModelCard, trained_model
 from robot_rl.errors import ConfigError
 from robot_rl.imitation.checkpoint import CheckpointFolder, CheckpointTensors
@@ -28,13 +27,11 @@ def members_of(card: ModelCard, base: str, behaviour: Mapping[str, Any] | None, 
         seed: Of the ensemble's weights.
 
     Raises:
-        ConfigError: The base is a chain of which some steps are frozen.
+        ConfigError: The base's weights are not those of its card.
     """
     import torch
 
-    theirs, model = trained_model(base)
-    if theirs.policy["_target_"] == CHAIN and theirs.policy.get("n_tuned") is not None:
-        raise ConfigError(f"{base} keeps some of its steps frozen and cannot be tuned further; give the base it had")
+    _, model = trained_model(base)
     weights = model.state_dict()
     if behaviour is not None:
         weights = {name: value for name, value in weights.items() if not name.startswith("denoiser.")}

@@ -19,11 +19,11 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
+from robot_rl.cli.chain_card import explore, exploring_policy, run_card, still, tuned_chain
 from robot_rl.cli.config import build, plain
 from robot_rl.cli.evaluate_command import environment
 from robot_rl.cli.finetune_base import identify
 from robot_rl.cli.finetune_card import demonstrations
-from robot_rl.cli.finetune_ppo_chain import explore, exploring_policy, run_card, still, tuned_chain
 from robot_rl.cli.finetune_report import sections
 from robot_rl.cli.model_card import ModelCard, torch_policy
 from robot_rl.cli.progress import bar

@@ -24,11 +24,13 @@ from robot_rl.imitation.trainer import Trainer
 from robot_rl.values import Episode
 
 
-def datasets(config: DictConfig, store: EpisodeStore) -> tuple[WindowDataset, WindowDataset]:
-    """Return training and validation windows, split by episode."""
-    ids = store.ids()
+def datasets(
+    config: DictConfig, store: EpisodeStore, ids: Sequence[str] | None = None
+) -> tuple[WindowDataset, WindowDataset]:
+    """Return training and validation windows of a store's episodes, or of those named, split by episode."""
+    ids = store.ids() if ids is None else ids
     if len(ids) < 2:
-        raise StoreError(f"the store at {config.store} has {len(ids)} episodes; training needs at least 2")
+        raise StoreError(f"the store at {config.store} has {len(ids)} episodes to imitate; training needs at least 2")
     split = split_episodes(ids, val_fraction=config.train.val_fraction, seed=config.seed)
     window = WindowSpec(n_obs=config.task.n_obs, horizon=config.task.horizon)
     names, augment = plain(config.task.obs), build(config.train.augment)

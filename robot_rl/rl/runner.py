@@ -239,9 +239,7 @@ class StepwisePolicy:
 
     n_execute = 1
 
-    def __init__(
-        self, spec: RobotSpec, *, base: Policy | None, step: StepPolicy | None, delay_steps: int = 0
-    ) -> None:
+    def __init__(self, spec: RobotSpec, *, base: Policy | None, step: StepPolicy | None, delay_steps: int = 0) -> None:
         self._runner = StepRunner(spec, base=base, step=step, delay_steps=delay_steps)
         self._n_obs, self._seed = 1 if base is None else base.n_obs, 0
 

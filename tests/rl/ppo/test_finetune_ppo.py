@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from robot_rl.cli.finetune_ppo_chain import explore, exploring_policy, still, tuned_chain
+from robot_rl.cli.chain_card import explore, exploring_policy, still, tuned_chain
 from robot_rl.cli.main import main
 from robot_rl.cli.model_card import torch_policy, trained_model
 from robot_rl.data.store import EpisodeStore

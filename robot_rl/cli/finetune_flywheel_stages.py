@@ -1,0 +1,268 @@
+"""The stages of `robot-rl finetune algo=rl100`, each in a folder of its own that a killed stage goes on in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from robot_rl.cli.config import build, plain
+from robot_rl.cli.evaluate_command import environment
+from robot_rl.cli.finetune_flywheel_judge import Ring, told
+from robot_rl.cli.finetune_offline import IMITATION, OfflineStage
+from robot_rl.cli.model_card import trained_model
+from robot_rl.cli.progress import bar
+from robot_rl.cli.threads import numeric_threads
+from robot_rl.cli.train_command import datasets
+from robot_rl.data.store import EpisodeStore
+from robot_rl.errors import TrainingError
+from robot_rl.imitation.checkpoint import read_state
+from robot_rl.imitation.surroundings import InterruptFlag
+from robot_rl.interfaces import Env, EpisodeSink
+from robot_rl.rl.actor import Played
+from robot_rl.rl.offline.gate import LOG, read_log
+from robot_rl.rl.ppo.rollouts import Player
+from robot_rl.rl.ppo.tunable import TunableChain
+from robot_rl.rl.rounds.collection import SEEDS_OF_A_ROUND, Composition, play_round, round_seeds
+from robot_rl.rl.rounds.state import RunState, StageDone
+
+if TYPE_CHECKING:
+    from policies.chain import DenoisingChain
+
+OFFLINE, CONTROL, ONLINE, HEAD = "offline", "control", "online", "head"
+
+
+@dataclass(frozen=True)
+class Work:
+    """What every stage is given.
+
+    Args:
+        config: The command's configuration.
+        store: The run's store.
+        state: What is done so far.
+        console: Where to speak.
+    """
+
+    config: DictConfig
+    store: EpisodeStore
+    state: RunState
+    console: Console
+
+    @property
+    def algo(self) -> dict[str, Any]:
+        """The `algo` node, plain values."""
+        found: dict[str, Any] = plain(self.config.algo)
+        return found
+
+    @property
+    def out(self) -> Path:
+        """The run's folder."""
+        return Path(self.config.finetune.out)
+
+    @property
+    def standing(self) -> Path:
+        """The policy that stands."""
+        found = self.state.policy()
+        return Path(self.config.base) if found is None else found
+
+    @property
+    def playable(self) -> bool:
+        """Whether policies can be judged in a simulation."""
+        return self.config.task.env is not None and not self.config.finetune.hardware
+
+    def stage_config(self, folder: Path, *, algo: Mapping[str, Any] | None = None, **finetune: Any) -> DictConfig:
+        """Return the configuration of a command that works on the policy that stands, with the run's data."""
+        values = plain(self.config)
+        if algo is not None:
+            values["algo"] = dict(algo)
+        values["base"] = values["run"] = str(self.standing)
+        values["store"] = self.store.url
+        values["finetune"] |= {"out": str(folder), "demonstrations": None, **finetune}
+        values["distill"] |= {"out": str(folder), "episodes": 0}
+        return OmegaConf.create(values)
+
+    def kept(self, name: str, why: str, **facts: Any) -> StageDone:
+        """Return a stage that leaves the policy that stands."""
+        policy = self.state.done[-1].policy if self.state.done else str(Path(self.config.base).resolve())
+        return StageDone(name=name, policy=policy, accepted=False, why=why, facts=facts)
+
+
+def offline(work: Work, number: int) -> StageDone:
+    """Improve the policy that stands on all data so far; its gate decides."""
+    name = f"round_{number}/{OFFLINE}"
+    stage = OfflineStage(work.stage_config(work.out / name, algo=work.algo["offline"]), work.console)
+    with numeric_threads(int(work.config.finetune.threads)):
+        stage.run()
+    decisions = read_log(work.out / name / LOG)
+    accepted = sum(bool(d["accepted"]) for d in decisions)
+    return StageDone(
+        name=name, policy=name, accepted=accepted > 0, why=f"the gate accepted {accepted} of {len(decisions)} candidates",
+        facts={
+            "data": asdict(Composition.of(work.store)), "ids": work.store.ids(), "accepted": accepted,
+            "rejected": len(decisions) - accepted,
+            "updates": int(read_state(work.out / name / "checkpoints" / "last")["step"]),
+        },
+    )  # fmt: skip
+
+
+def play(work: Work, number: int) -> StageDone:
+    """Play the policy that stands, with its noise, into the run's store."""
+    rounds, f = work.algo["rounds"], work.config.finetune
+    seeds = round_seeds(int(f.first_seed), number, int(rounds["episodes"]))
+    card, model = trained_model(work.standing)
+    make_env = environment(work.config, f.latency)[1]
+    with InterruptFlag() as interrupt, bar(work.console) as progress, numeric_threads(int(f.threads)):
+        task = progress.add_task(f"round {number}: playing", total=len(seeds))
+        envs: list[Env] = []
+
+        def player(sink: EpisodeSink) -> Player:
+            envs.extend(make_env() for _ in range(int(rounds["lanes"])))
+            return Player(
+                envs, cast(TunableChain, model), card.spec, n_execute=card.n_execute, sink=sink,
+                seed=int(work.config.seed), task=work.config.task.description, max_steps=f.max_steps,
+            )  # fmt: skip
+
+        def shown(played: Played) -> None:
+            progress.advance(task)
+
+        try:
+            ids = play_round(
+                player, work.store, seeds, f"rl100-round-{number}", stop=lambda: interrupt.raised, on_done=shown
+            )
+        finally:
+            for env in envs:
+                env.close()
+        if interrupt.raised:
+            raise KeyboardInterrupt
+    return _collected(work, number, ids)
+
+
+def collected(work: Work, number: int) -> StageDone | None:
+    """Return the stage of playing if somebody else has played enough episodes into the store since; else `None`."""
+    before = work.state.find(f"round_{number}/{OFFLINE}")
+    assert before is not None
+    new = sorted(set(work.store.ids()) - set(before.facts["ids"]))
+    wanted = int(work.algo["rounds"]["episodes"])
+    if len(new) >= wanted:
+        return _collected(work, number, new)
+    work.console.print(
+        f"round {number}: play {wanted} episodes of {work.standing} (`robot-rl package run={work.standing}`), label "
+        f"successes and failures, and append them to {work.store.url}, where {len(new)} new ones are so far: record "
+        f"into it, or `robot-rl mend merge store={work.store.url} mend.other=<store> mend.apply=true`. Then run this "
+        "command again; a lower algo.rounds.episodes goes on with fewer"
+    )
+    return None
+
+
+def _collected(work: Work, number: int, ids: Sequence[str]) -> StageDone:
+    made = Composition.of(work.store, set(ids))
+    why = f"{made.successes} of {made.episodes} episodes succeeded"
+    return work.kept(f"round_{number}/play", why, data=asdict(made))
+
+
+def imitation(work: Work, number: int) -> StageDone:
+    """Train the policy that stands by imitation on all data so far, and take it if it is shown to be not worse."""
+    name, how = f"round_{number}/{IMITATION}", work.algo["rounds"]["imitate"]
+    if how == "none":
+        return work.kept(name, "left out: algo.rounds.imitate=none", updates=0)
+    if not work.playable and work.algo["judge"]["without_simulation"] == "keep":
+        return work.kept(name, "left out: no simulation to judge it in (algo.judge.without_simulation=keep)", updates=0)
+    steps = int(work.algo["rounds"]["imitation"]["steps"])
+    facts = {"updates": steps, "episodes": len(_imitated(work))}
+    try:
+        train(work, work.out / name, work.standing, steps)
+    except TrainingError as error:
+        return work.kept(name, str(error), **facts)
+    return judged(work, name, facts)
+
+
+def _imitated(work: Work) -> list[str]:
+    """Return the ids of the episodes to imitate."""
+    successes = work.algo["rounds"]["imitate"] == "successes"
+    return [entry.id for entry in work.store.entries() if not successes or entry.outcome == "success"]
+
+
+def train(work: Work, folder: Path, start: Path, steps: int) -> None:
+    """Train a chain by imitation of the run's data from where it is; its normaliser stays, bit by bit.
+
+    Args:
+        work: What there is.
+        folder: The training run to leave.
+        start: The training run to start from, whose policy is a chain.
+        steps: Gradient steps.
+
+    Raises:
+        TrainingError: The loss is not finite.
+    """
+    from robot_rl.imitation.trainer import Trainer
+
+    card, model = trained_model(start)
+    chain, ids = cast("DenoisingChain", model), _imitated(work)
+    window = {"n_obs": chain.n_obs, "horizon": chain.horizon, "obs": list(card.spec.obs)}
+    config = cast(DictConfig, OmegaConf.merge(work.stage_config(folder), {"task": window}))
+    data, held_out = datasets(config, work.store, ids)
+    settings = {key: value for key, value in plain(config.train).items() if key not in ("val_fraction", "augment")}
+    settings |= {**work.algo["rounds"]["imitation"], "steps": steps}
+    replace(card, data_digest=work.store.digest()).save(folder)
+    summary = Trainer(
+        chain.model, data, held_out, run_dir=folder, seed=int(config.seed), config={"policy": card.policy}, **settings
+    ).fit(resume="auto")
+    if summary.status == "interrupted":
+        raise KeyboardInterrupt
+
+
+def control(work: Work) -> StageDone:
+    """Train the first policy by imitation alone: on the data of all rounds, with as many updates as all of them made."""
+    if not work.playable:
+        return work.kept(CONTROL, "left out: no simulation to compare in", updates=0)
+    updates = sum(int(stage.facts.get("updates", 0)) for stage in work.state.done)
+    train(work, work.out / CONTROL, work.out / f"round_0/{OFFLINE}" / IMITATION, updates)
+    return work.kept(CONTROL, "a control: compared with, never taken", updates=updates, episodes=len(_imitated(work)))
+
+
+def online(work: Work) -> StageDone:
+    """Fine-tune the policy that stands by playing, and take the result if it is shown to be not worse."""
+    from robot_rl.cli import finetune_ppo
+
+    first = int(work.config.finetune.first_seed) + int(work.algo["rounds"]["n"]) * SEEDS_OF_A_ROUND
+    config = work.stage_config(work.out / ONLINE, algo=work.algo["online"], first_seed=first)
+    facts = {"steps": int(config.finetune.steps)}
+    try:
+        finetune_ppo.train(config, work.console)
+    except TrainingError as error:
+        return work.kept(ONLINE, str(error), **facts)
+    return judged(work, ONLINE, facts)
+
+
+def head(work: Work) -> StageDone:
+    """Distil the policy that stands into a one-step head, which stands beside it."""
+    from robot_rl.cli import distill_command
+
+    summary = distill_command.run(work.stage_config(work.out / HEAD), work.console)
+    if summary.status == "interrupted":
+        raise KeyboardInterrupt
+    return work.kept(HEAD, "beside the policy; `robot-rl package` certifies it", teacher=str(work.standing))
+
+
+def judged(work: Work, name: str, facts: Mapping[str, Any]) -> StageDone:
+    """Return a stage with the verdict on the policy in its folder against the one that stands."""
+    taken = StageDone(name=name, policy=name, accepted=True, why="taken unjudged: there is no simulation", facts=facts)
+    if not work.playable:
+        return taken
+    how = work.algo["judge"]
+    ring = Ring(work.config, work.out / "judge", int(how["lanes"]), work.console)
+    try:
+        found = ring.duel(
+            work.out / name, work.standing, build(how["test"]), first_seed=int(how["first_seed"]),
+            block=int(how["block"]),
+        )  # fmt: skip
+    finally:
+        ring.close()
+    facts = {**facts, "judge": found.to_dict()}
+    if found.verdict == "accept":
+        return replace(taken, why=told(found), facts=facts)
+    return work.kept(name, told(found), **facts)
