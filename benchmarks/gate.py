@@ -48,7 +48,9 @@ BASE = ["task=lift", "train.steps=800", *QUICK]
 VALIDITY = "validity.json"
 
 
-def collect(out: Path, episodes: int, settings: Sequence[str]) -> None:
+def collect(
+    out: Path, episodes: int, settings: Sequence[str], *, task: str = "lift", qualities: Sequence[float] = QUALITIES
+) -> None:
     """Record so many episodes by demonstrators of all qualities in turn; goes on where it stopped."""
     config = load_config([f"out={out}", *settings])
     env = build(config.task.env)
@@ -57,15 +59,15 @@ def collect(out: Path, episodes: int, settings: Sequence[str]) -> None:
         else EpisodeStore.create(config.store, env.spec)
     )  # fmt: skip
     with Progress() as progress:
-        task = progress.add_task("recording demonstrators", total=episodes, completed=len(store))
+        shown = progress.add_task("recording demonstrators", total=episodes, completed=len(store))
         for seed in range(len(store), episodes):
-            quality = QUALITIES[seed % len(QUALITIES)]
-            expert = MisjudgingExpert(build(config.task.expert), task="lift", quality=quality, seed=seed % 3)
+            quality = qualities[seed % len(qualities)]
+            expert = MisjudgingExpert(build(config.task.expert), task=task, quality=quality, seed=seed % 3)
             meta = RecordingMeta(task=config.task.description, source="scripted", extra={"quality": quality})
             recording, _ = run_episode(env, expert, seed, meta=meta)
             assert recording is not None
             store.append(recording)
-            progress.advance(task)
+            progress.advance(shown)
     env.close()
 
 

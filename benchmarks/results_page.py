@@ -12,6 +12,7 @@ TITLES = {
     "pusht_replay": "PushT: recorded actions replayed through our import and environment",
     "pusht_imitation": "PushT: imitation from 206 human demonstrations",
     "lift_imitation": "Lift: imitation from 100 scripted demonstrations",
+    "rl100_stages": "RL-100's stages on lift and insert, from data of mixed quality",
     "loader": "Loader: random training windows per second",
     "store_kill": "Episode store: kill -9 of a writer",
     "store_scale": "Episode store: many episodes",

@@ -62,10 +62,8 @@ def check(config: DictConfig) -> None:
         )
     if rounds["play"] or algo["online"] is not None:
         simulation(config)
-    final, before = (
-        _seeds(config.evaluate),
-        range(judge["first_seed"], judge["first_seed"] + judge["test"]["max_pairs"]),
-    )
+    first, final = int(judge["first_seed"]), _seeds(config.evaluate)
+    before = range(first, first + int(judge["test"]["max_pairs"]))
     if set(final) & set(before) or (final and final[-1] >= int(f.first_seed)):
         raise ConfigError(
             f"the seeds {final[0]} ... {final[-1]} of `evaluate` must decide and play nothing before: algo.judge has "

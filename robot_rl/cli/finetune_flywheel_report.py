@@ -1,4 +1,4 @@
-"""What a run of rounds tells: the data of each round, the gates' decisions, and all policies on the same unseen seeds."""
+"""What a run of rounds tells: each round's data and decisions, and all policies on the same unseen seeds."""
 
 from __future__ import annotations
 
@@ -101,9 +101,8 @@ def _sections(work: Work, summaries: Mapping[str, EvaluationSummary]) -> list[Se
         replace(gate_section(read_log(work.out / f"round_{n}/{OFFLINE}" / LOG)), title=f"Gate, round {n}")
         for n in range(len(rounds(work)))
     ]
-    stages = Table(
-        ("stage", "accepted", "why", "policy that stands"), [(s.name, s.accepted, s.why, s.policy) for s in work.state.done]
-    )  # fmt: skip
+    done = [(s.name, s.accepted, s.why, s.policy) for s in work.state.done]
+    stages = Table(("stage", "accepted", "why", "policy that stands"), done)
     return [
         Section("Success", _success(summaries)),
         Section("Rounds", [Table(_COLUMNS, [_round_row(n, row) for n, row in enumerate(rounds(work))])]),
@@ -114,8 +113,8 @@ def _sections(work: Work, summaries: Mapping[str, EvaluationSummary]) -> list[Se
 
 
 _COLUMNS = (
-    "round", "episodes before it", "of them successes", "gate accepted", "updates", "played", "succeeded", "low", "high",
-    "retraining",
+    "round", "episodes before it", "of them successes", "gate accepted", "updates", "played", "succeeded", "low",
+    "high", "retraining",
 )  # fmt: skip
 
 
@@ -123,11 +122,9 @@ def _round_row(number: int, row: Mapping[str, Any]) -> Sequence[Any]:
     data, gate, played = row["data"], row["gate"], row["played"]
     share = data["successes"] / data["episodes"]
     tried = f"{gate['accepted']} of {gate['accepted'] + gate['rejected']}"
-    rate = (
-        [None] * 4
-        if played is None
-        else [played["episodes"], *(played["success"][k] for k in ("value", "low", "high"))]
-    )
+    rate: list[Any] = [None] * 4
+    if played is not None:
+        rate = [played["episodes"], *(played["success"][key] for key in ("value", "low", "high"))]
     return [number, data["episodes"], share, tried, gate["updates"], *rate, (row["imitation"] or {}).get("why")]
 
 
@@ -136,16 +133,16 @@ def _success(summaries: Mapping[str, EvaluationSummary]) -> list[Block]:
         return []
     last = [r.success for r in summaries[PUBLISHED].results]
     rows = []
-    for name, summary in summaries.items():
-        pair = paired_success(last, [r.success for r in summary.results])
-        rows.append(
-            (name, f"{summary.successes}/{len(last)}", pair.difference, pair.only_first, pair.only_second, pair.p_value)
-        )
+    for name, found in summaries.items():
+        pair = paired_success(last, [r.success for r in found.results])
+        won = f"{found.successes}/{len(last)}"
+        rows.append((name, won, pair.difference, pair.only_first, pair.only_second, pair.p_value))
+    drawn = plots.intervals({name: s.success for name, s in summaries.items()})
     return [
-        Plot(plots.intervals({name: s.success for name, s in summaries.items()}), "Success with exact intervals.", wide=True),
+        Plot(drawn, "Success with exact intervals.", wide=True),
         Table(("policy", "successes", "published minus it", "only published", "only it", "p (McNemar, exact)"), rows,
               caption="The same unseen seeds for all, which decided nothing before"),
-        Text("`base with noise` is the base sampled as all later policies are. `imitation alone, equal data` is the base "
-             "trained on by imitation, on the data of all rounds and for as many updates as offline improvement and "
-             "imitation made in all of them; what online fine-tuning played is not in it."),
+        Text("`base with noise` is the base sampled as all later policies are. `imitation alone, equal data` is the "
+             "base trained on by imitation, on the data of all rounds and for as many updates as offline improvement "
+             "and imitation made in them; what online fine-tuning played is not in it."),
     ]  # fmt: skip

@@ -100,7 +100,8 @@ def offline(work: Work, number: int) -> StageDone:
     decisions = read_log(work.out / name / LOG)
     accepted = sum(bool(d["accepted"]) for d in decisions)
     return StageDone(
-        name=name, policy=name, accepted=accepted > 0, why=f"the gate accepted {accepted} of {len(decisions)} candidates",
+        name=name, policy=name, accepted=accepted > 0,
+        why=f"the gate accepted {accepted} of {len(decisions)} candidates",
         facts={
             "data": asdict(Composition.of(work.store)), "ids": work.store.ids(), "accepted": accepted,
             "rejected": len(decisions) - accepted,
@@ -216,7 +217,7 @@ def train(work: Work, folder: Path, start: Path, steps: int) -> None:
 
 
 def control(work: Work) -> StageDone:
-    """Train the first policy by imitation alone: on the data of all rounds, with as many updates as all of them made."""
+    """Train the first policy by imitation alone, on the data of all rounds and for as many updates as they made."""
     if not work.playable:
         return work.kept(CONTROL, "left out: no simulation to compare in", updates=0)
     updates = sum(int(stage.facts.get("updates", 0)) for stage in work.state.done)

@@ -42,8 +42,9 @@ def test_a_state_read_again_knows_its_stages_and_the_policy_that_stands(tmp_path
     again = RunState(tmp_path, {"seed": 1})
     assert again.done == state.done
     assert again.policy() == tmp_path / "a"
-    assert again.find("b") is not None and again.find("c") is None
-    with pytest.raises(ConfigError, match="stage `b` of .* is done already"):
+    assert again.find("b") is not None
+    assert again.find("c") is None
+    with pytest.raises(ConfigError, match=r"stage `b` of .* is done already"):
         again.record(StageDone(name="b", policy="b", accepted=True, why=""))
     with pytest.raises(ConfigError, match="`seed` was 1 and is now 2"):
         RunState(tmp_path, {"seed": 2})

@@ -1,4 +1,4 @@
-"""Which stages of a run of rounds are done, what each one left, and which policy stands: one file, written at a time."""
+"""Which stages of a run of rounds are done, what each one left, and which policy stands, in one file."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class RunState:
         """
         if self.find(stage.name) is not None:
             raise ConfigError(
-                f"stage `{stage.name}` of {self.folder} is done already; delete the folder to run it anew"
+                f"stage `{stage.name}` of {self.folder} is done already; give another finetune.out to run it anew"
             )
         self.done.append(stage)
         self._write()

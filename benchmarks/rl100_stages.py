@@ -1,0 +1,197 @@
+"""RL-100 in whole on `lift` and `insert`, from mixed data: what each stage adds, and imitation alone would.
+
+    python -m benchmarks.rl100_stages                               # everything; goes on where it stopped
+    python -m benchmarks.rl100_stages --tasks lift --seeds 0        # one run of it
+    python -m benchmarks.rl100_stages --quick                       # does it run? tiny numbers, a folder of its own
+    python -m benchmarks.rl100_stages --report                      # rows and picture from what is there
+
+Demonstrators of three qualities (`sim.misjudging`), the expert among them, leave successes and failures; a base
+imitates all of them; then `robot-rl finetune algo=rl100` runs its rounds, imitation alone on the same data with as
+many updates, online fine-tuning, and the distillation of a one-step head. All policies play the same unseen seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+
+from benchmarks._results import DOC_IMAGES, write_results
+from benchmarks.gate import collect
+from benchmarks.residual import BASES, command
+from robot_rl.evaluation.statistics import clopper_pearson, student_t
+
+mpl.use("Agg")
+NAME = "rl100_stages"
+QUALITIES = {"lift": (1.0, 0.5, 0.2), "insert": (1.0, 0.54, 0.23)}
+"""The expert itself, and two who misjudge; a third of the episodes each."""
+BEGUN = ("base", "base with noise")
+ALONE = "imitation alone, equal data"
+STAGES = ["algo.offline.improve.lr=0.00001", "algo.offline.improve.updates=1000", "algo.head=true"]
+TINY = [
+    "train.batch_size=32", "+denoiser.width=16", "policy.n_steps=2", "algo.offline.critic.steps=10",
+    "algo.offline.critic.hidden=[16]", "algo.offline.dynamics.epochs=1", "algo.offline.dynamics.hidden=[16]",
+    "algo.offline.dynamics.n_members=3", "algo.offline.dynamics.n_elites=2", "algo.offline.evaluation.n_starts=12",
+    "algo.offline.evaluation.horizon=2", "algo.offline.improve.updates=2", "algo.offline.improve.gate_every=1",
+    "algo.rounds.n=1", "algo.rounds.episodes=2", "algo.rounds.lanes=2", "algo.rounds.imitation.steps=4",
+    "algo.rounds.imitation.warmup_steps=1", "algo.judge.test.max_pairs=2", "algo.judge.lanes=2",
+    "algo.online.episodes=2", "algo.online.lanes=2", "algo.online.critic.hidden=[16]", "algo.online.ppo.epochs=1",
+    "distill.steps=4", "distill.warmup_steps=1", "distill.batch_size=32", "distill.calls=2", "distill.observations=8",
+]  # fmt: skip
+"""Of `--quick`: every part runs and nothing is learned."""
+
+
+def run_dir(root: Path, task: str, seed: int) -> Path:
+    """Return the folder of a training seed's run."""
+    return root / task / f"seed_{seed}"
+
+
+def train(root: Path, task: str, seed: int, options: argparse.Namespace, settings: Sequence[str]) -> None:
+    """Make the data, the base and all stages of one seed; what is done is not done again."""
+    out, data = run_dir(root, task, seed), root / task
+    if (found := read(root, task, seed)) is not None and found["finished"]:
+        return
+    base = [s for s in BASES[task] if not s.startswith("collect")]
+    common = [*base, f"out={out}", f"store={data / 'store'}", f"seed={seed}", *settings]
+    collect(data, options.episodes, [f"task={task}"], task=task, qualities=QUALITIES[task])
+    bare = [s for s in common if "algo." not in s and not s.startswith("distill.")]
+    command("train", *(s for s in bare if not s.startswith("finetune.")))
+    command(
+        "finetune", "algo=rl100", f"finetune.out={out / 'rl100'}", f"finetune.steps={options.steps}",
+        f"evaluate.episodes={options.evaluate}", "evaluate.video_episodes=0", *STAGES, *common,
+    )  # fmt: skip
+
+
+def read(root: Path, task: str, seed: int) -> dict[str, Any] | None:
+    """Return what a seed's run says of itself; `None` before it has said anything."""
+    path = run_dir(root, task, seed) / "rl100" / "summary.json"
+    if not path.is_file():
+        return None
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
+def finished(root: Path, task: str, seeds: Sequence[int]) -> dict[int, dict[str, Any]]:
+    """Return the summaries of the seeds of a task that are done and were evaluated."""
+    found = {seed: read(root, task, seed) for seed in seeds}
+    return {seed: s for seed, s in found.items() if s is not None and s["finished"] and s["evaluation"]}
+
+
+def rows(root: Path, seeds: Sequence[int]) -> list[dict[str, Any]]:
+    """Return the rows of the results page, losses as gains."""
+    made = []
+    for task in QUALITIES:
+        runs = finished(root, task, seeds)
+        if not runs:
+            continue
+        first = next(iter(runs.values()))
+        data = first["rounds"][0]["data"]
+        share = data["successes"] / data["episodes"]
+        made.append({"claim": f"{task}: successes among the {data['episodes']} episodes that all begins with",
+                     "value": share, "unit": "share", "command": _COMMAND})  # fmt: skip
+        before = f"{_pooled(runs, 'base').value:.3f} (base)"
+        names = list(first["evaluation"])
+        made += [_success_row(task, name, runs, baseline=None if name == "base" else before) for name in names]
+        made += [_difference_row(task, other, runs) for other in ("base", ALONE)]
+        made += [_stage_row(task, seed, run) for seed, run in runs.items()]
+    return made
+
+
+_COMMAND = f"python -m benchmarks.{NAME}"
+
+
+def _pooled(runs: Mapping[int, dict[str, Any]], name: str) -> Any:
+    found = [run["evaluation"][name] for run in runs.values() if name in run["evaluation"]]
+    return clopper_pearson(sum(f["successes"] for f in found), sum(f["episodes"] for f in found))
+
+
+def _success_row(task: str, name: str, runs: Mapping[int, dict[str, Any]], *, baseline: str | None) -> dict[str, Any]:
+    rate = _pooled(runs, name)
+    each = [run["evaluation"][name] for run in runs.values() if name in run["evaluation"]]
+    told = ", ".join(f"{f['successes']}/{f['episodes']}" for f in each)
+    return {"claim": f"{task}, {name} ({told})", "value": rate.value, "unit": "success",
+            "interval": [rate.low, rate.high], "seeds": f"training seeds {list(runs)}", "baseline": baseline,
+            "command": _COMMAND}  # fmt: skip
+
+
+def _difference_row(task: str, other: str, runs: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
+    gains = [
+        run["evaluation"]["published"]["success"]["value"] - run["evaluation"][other]["success"]["value"]
+        for run in runs.values()
+    ]
+    row = {"claim": f"{task}: success of the published policy minus that of `{other}`, mean over training seeds",
+           "value": sum(gains) / len(gains), "unit": "success", "seeds": f"training seeds {list(runs)}", "baseline": 0,
+           "command": _COMMAND}  # fmt: skip
+    if len(gains) > 1:
+        mean = student_t(gains)
+        row["interval"] = [mean.low, mean.high]
+    return row
+
+
+def _stage_row(task: str, seed: int, run: Mapping[str, Any]) -> dict[str, Any]:
+    taken = [stage["name"] for stage in run["stages"] if stage["accepted"]]
+    judged = [s for s in run["stages"] if s["name"].endswith(("offline", "imitation")) or s["name"] == "online"]
+    told = f"stages whose result was accepted: {', '.join(taken) or 'none'}; published is {run['published']['from']}"
+    return {"claim": f"{task}, seed {seed}: {told}", "value": len(taken), "unit": f"of {len(judged)} stages",
+            "command": _COMMAND}  # fmt: skip
+
+
+def plot(root: Path, seeds: Sequence[int]) -> None:
+    """Draw the success of every stage, one panel a task; dots are training seeds."""
+    tasks = [task for task in QUALITIES if finished(root, task, seeds)]
+    fig, axes = plt.subplots(1, len(tasks), figsize=(6.5 * len(tasks), 4.2), squeeze=False, layout="constrained")
+    for axis, task in zip(axes[0], tasks, strict=True):
+        runs = finished(root, task, seeds)
+        names = list(next(iter(runs.values()))["evaluation"])
+        for place, name in enumerate(names):
+            rate = _pooled(runs, name)
+            colour = "tab:orange" if name == ALONE else "grey" if name in BEGUN else "tab:blue"
+            axis.barh(place, rate.value, 0.6, color=colour,
+                      xerr=[[rate.value - rate.low], [rate.high - rate.value]], capsize=3)  # fmt: skip
+            each = [run["evaluation"][name] for run in runs.values() if name in run["evaluation"]]
+            axis.plot([f["success"]["value"] for f in each], [place] * len(each), "k.", markersize=4)
+        axis.set_yticks(range(len(names)), names, fontsize=8)
+        axis.invert_yaxis()
+        axis.set(xlabel="success on unseen seeds", xlim=(0, 1), title=task)
+    DOC_IMAGES.mkdir(parents=True, exist_ok=True)
+    fig.savefig(DOC_IMAGES / f"{NAME}.png", dpi=110)
+    plt.close(fig)
+
+
+def main() -> None:
+    """Run what is not done, or make rows and picture from what is there."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, default=Path("outputs/benchmarks") / NAME)
+    parser.add_argument("--tasks", nargs="+", choices=tuple(QUALITIES), default=list(QUALITIES))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--episodes", type=int, default=150, help="of demonstrators")
+    parser.add_argument("--steps", type=int, default=20_000, help="environment steps of the online stage")
+    parser.add_argument("--evaluate", type=int, default=200, help="unseen seeds that every policy plays")
+    parser.add_argument("--report", action="store_true", help="only rows and picture")
+    parser.add_argument("--quick", action="store_true", help="tiny: one seed of lift, no rows on the results page")
+    parser.add_argument("overrides", nargs="*", help="robot-rl overrides")
+    options = parser.parse_args()
+    if options.quick:
+        options.episodes, options.steps, options.evaluate = 6, 20, 2
+        root = options.root.with_name(f"{options.root.name}_quick")
+        settings = [*TINY, "train.steps=4", "train.warmup_steps=1", "+task.env.max_steps=20", *options.overrides]
+        train(root, "lift", 0, options, settings)
+        for row in rows(root, [0]):
+            print(f"{row['value']:.3g} {row['unit']}: {row['claim']}")  # the figures of a smoke run
+        return
+    if not options.report:
+        for seed in options.seeds:
+            for task in options.tasks:
+                train(options.root, task, seed, options, options.overrides)
+    if made := rows(options.root, options.seeds):
+        plot(options.root, options.seeds)
+        write_results(NAME, made)
+
+
+if __name__ == "__main__":
+    main()
