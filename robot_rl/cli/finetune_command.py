@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -16,6 +14,7 @@ from rich.progress import Progress, TaskID
 from robot_rl.cli.config import plain
 from robot_rl.cli.evaluate_command import environment
 from robot_rl.cli.finetune_card import FILE, FinetuneCard, base_policy, finetuned_policy, make_card
+from robot_rl.cli.finetune_judge import Subject, judge_all
 from robot_rl.cli.finetune_ppo import is_ppo
 from robot_rl.cli.finetune_ppo import run as run_ppo
 from robot_rl.cli.finetune_report import sections
@@ -28,10 +27,9 @@ from robot_rl.cli.finetune_roles import (
 )  # fmt: skip
 from robot_rl.cli.progress import bar
 from robot_rl.errors import ConfigError
-from robot_rl.evaluation.parallel import evaluate
 from robot_rl.evaluation.report import write_report
-from robot_rl.evaluation.rollouts import EpisodeResult, run_episode
-from robot_rl.evaluation.summary import EvaluationMeta, EvaluationSummary
+from robot_rl.evaluation.rollouts import run_episode
+from robot_rl.evaluation.summary import EvaluationSummary
 from robot_rl.imitation.summary import write_json
 from robot_rl.metrics import MetricWriter
 from robot_rl.rl.actor import Actor, Played
@@ -126,33 +124,12 @@ def judge(config: DictConfig, card: FinetuneCard, console: Console) -> dict[str,
     found = newest(Path(out) / PUBLISHED, belongs_to=card.id)
     if found is None:
         raise ConfigError(f"{out} holds no published weights to evaluate")
-    subjects: dict[str, tuple[str, Any]] = {
-        "fine-tuned": (f"{card.id}@{found.digest[:12]}", partial(finetuned_policy, out))
+    subjects = {
+        "fine-tuned": Subject(f"{card.id}@{found.digest[:12]}", partial(finetuned_policy, str(out)), videos=True)
     }
     if card.base is not None:
-        subjects["base"] = (card.base_id, partial(base_policy, out))
-    first, count = int(config.evaluate.first_seed), int(config.evaluate.episodes)
-    env, make_env = environment(config, config.finetune.latency)
-    summaries = {}
-    for name, (id, factory) in subjects.items():
-        with bar(console) as progress:
-            task = progress.add_task(f"evaluating the {name} policy", total=count)
-
-            def show(result: EpisodeResult, progress: Progress = progress, task: TaskID = task) -> None:
-                progress.advance(task)
-
-            summaries[name] = evaluate(
-                make_env, factory, range(first, first + count),
-                workers=config.evaluate.workers, on_result=show,
-                out_dir=Path(out) / "evaluate" / id.replace("@", "_"),
-                video_episodes=config.evaluate.video_episodes if name == "fine-tuned" else 0,
-                meta=EvaluationMeta(
-                    task=card.task, policy_id=id, env=env,
-                    command=shlex.join(["robot-rl", *sys.argv[1:]]),
-                ),
-            )  # fmt: skip
-        console.print(f"{name}: {summaries[name].headline()}")
-    return summaries
+        subjects["base"] = Subject(card.base_id, partial(base_policy, str(out)))
+    return judge_all(config, subjects, Path(out), console)
 
 
 def run(config: DictConfig, console: Console) -> dict[str, EvaluationSummary]:

@@ -83,7 +83,7 @@ class Work:
         values["store"] = self.store.url
         values["finetune"] |= {"out": str(folder), "demonstrations": None, **finetune}
         values["distill"] |= {"out": str(folder), "episodes": 0}
-        return OmegaConf.create(values)
+        return cast(DictConfig, OmegaConf.create(values))
 
     def kept(self, name: str, why: str, **facts: Any) -> StageDone:
         """Return a stage that leaves the policy that stands."""

@@ -216,6 +216,6 @@ def run(config: DictConfig, console: Console) -> dict[str, EvaluationSummary]:
     stage = OfflineStage(config, console)
     with numeric_threads(int(config.finetune.threads)):
         stage.run()
-    summaries = judge(config, stage.card, stage.base_id, stage.out, console)
+    summaries = judge(config, stage.base_id, stage.out, console)
     write_summary(config, stage.card, stage.base_id, stage.out, summaries, console)
     return summaries

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -13,25 +11,21 @@ from typing import Any
 from omegaconf import DictConfig
 from rich.console import Console
 
-from robot_rl.cli.config import build, plain, simulation, to_yaml
+from robot_rl.cli.config import to_yaml
+from robot_rl.cli.finetune_judge import Subject, judge_all
 from robot_rl.cli.model_card import ModelCard, torch_policy
-from robot_rl.cli.progress import bar
 from robot_rl.evaluation import plots
 from robot_rl.evaluation.gate_sections import gate_section
-from robot_rl.evaluation.parallel import evaluate
 from robot_rl.evaluation.report import Code, Plot, Section, Table, write_report
 from robot_rl.evaluation.report_sections import evaluation_sections
-from robot_rl.evaluation.rollouts import EpisodeResult
 from robot_rl.evaluation.statistics import paired_success
-from robot_rl.evaluation.summary import EvaluationMeta, EvaluationSummary
+from robot_rl.evaluation.summary import EvaluationSummary
 from robot_rl.imitation.checkpoint import read_state
 from robot_rl.imitation.summary import write_json
 from robot_rl.rl.offline.gate import LOG, read_log
 
 
-def judge(
-    config: DictConfig, card: ModelCard, base_id: str, out: Path, console: Console
-) -> dict[str, EvaluationSummary]:
+def judge(config: DictConfig, base_id: str, out: Path, console: Console) -> dict[str, EvaluationSummary]:
     """Evaluate the improved policy, where it began, and its base, on the same unseen seeds.
 
     Returns nothing where the task has no simulation or no episodes are asked for.
@@ -40,31 +34,11 @@ def judge(
         return {}
     digest = read_state(out / "checkpoints" / "last")["files"]["ema.safetensors"][:16]
     subjects = {
-        "improved": (f"run-{digest}", out),
-        "imitation": (f"{base_id}-chain", out / "imitation"),
-        "base": (base_id, Path(config.base)),
+        "improved": Subject(f"run-{digest}", partial(torch_policy, str(out)), videos=True),
+        "imitation": Subject(f"{base_id}-chain", partial(torch_policy, str(out / "imitation"))),
+        "base": Subject(base_id, partial(torch_policy, str(config.base))),
     }
-    first, count = int(config.evaluate.first_seed), int(config.evaluate.episodes)
-    summaries = {}
-    for name, (id, folder) in subjects.items():
-        with bar(console) as progress:
-            task = progress.add_task(f"evaluating {name}", total=count)
-
-            def show(result: EpisodeResult, progress: Any = progress, task: Any = task) -> None:
-                progress.advance(task)
-
-            summaries[name] = evaluate(
-                partial(build, plain(simulation(config))), partial(torch_policy, str(folder)),
-                range(first, first + count), workers=config.evaluate.workers, on_result=show,
-                out_dir=out / "evaluate" / id,
-                video_episodes=config.evaluate.video_episodes if name == "improved" else 0,
-                meta=EvaluationMeta(
-                    task=card.task, policy_id=id, env=plain(config.task.env),
-                    command=shlex.join(["robot-rl", *sys.argv[1:]]),
-                ),
-            )  # fmt: skip
-        console.print(f"{name}: {summaries[name].headline()}")
-    return summaries
+    return judge_all(config, subjects, out, console)
 
 
 def write_summary(

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shlex
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -17,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 from rich.console import Console
-from rich.progress import Progress, TaskID
 
 from robot_rl.cli.chain_card import explore, exploring_policy, run_card, still, tuned_chain
 from robot_rl.cli.config import build, plain
 from robot_rl.cli.evaluate_command import environment
 from robot_rl.cli.finetune_base import identify
 from robot_rl.cli.finetune_card import demonstrations
+from robot_rl.cli.finetune_judge import Subject, judge_all
 from robot_rl.cli.finetune_report import sections
 from robot_rl.cli.model_card import ModelCard, torch_policy
 from robot_rl.cli.progress import bar
@@ -33,10 +31,8 @@ from robot_rl.data.store import EpisodeStore
 from robot_rl.data.windows import WindowDataset, WindowSpec
 from robot_rl.errors import ConfigError
 from robot_rl.evaluation.lockstep import run_lockstep
-from robot_rl.evaluation.parallel import evaluate
 from robot_rl.evaluation.report import write_report
-from robot_rl.evaluation.rollouts import EpisodeResult
-from robot_rl.evaluation.summary import EvaluationMeta, EvaluationSummary
+from robot_rl.evaluation.summary import EvaluationSummary
 from robot_rl.imitation.checkpoint import read_state
 from robot_rl.imitation.summary import write_json
 from robot_rl.imitation.surroundings import InterruptFlag
@@ -177,33 +173,12 @@ def judge(config: DictConfig, console: Console) -> dict[str, EvaluationSummary]:
     out = str(config.finetune.out)
     digest = read_state(Path(out) / CHECKPOINTS / "last")["files"]["ema.safetensors"][:12]
     id = f"{run_id(run_constants(config))}@{digest}"
-    subjects: dict[str, tuple[str, Callable[[], Any]]] = {
-        "fine-tuned": (id, partial(torch_policy, out)),
-        "exploring": (f"{id}-exploring", partial(exploring_policy, out, plain(config.algo.chain))),
-        "base": (identify(config.base), partial(torch_policy, str(config.base))),
+    subjects = {
+        "fine-tuned": Subject(id, partial(torch_policy, out), videos=True),
+        "exploring": Subject(f"{id}-exploring", partial(exploring_policy, out, plain(config.algo.chain))),
+        "base": Subject(identify(config.base), partial(torch_policy, str(config.base))),
     }
-    first, count = int(config.evaluate.first_seed), int(config.evaluate.episodes)
-    env, make_env = environment(config, config.finetune.latency)
-    summaries = {}
-    for name, (subject, factory) in subjects.items():
-        with bar(console) as progress:
-            task = progress.add_task(f"evaluating the {name} policy", total=count)
-
-            def show(result: EpisodeResult, progress: Progress = progress, task: TaskID = task) -> None:
-                progress.advance(task)
-
-            summaries[name] = evaluate(
-                make_env, factory, range(first, first + count),
-                workers=config.evaluate.workers, on_result=show,
-                out_dir=Path(out) / "evaluate" / subject.replace("@", "_"),
-                video_episodes=config.evaluate.video_episodes if name == "fine-tuned" else 0,
-                meta=EvaluationMeta(
-                    task=config.task.name, policy_id=subject, env=env,
-                    command=shlex.join(["robot-rl", *sys.argv[1:]]),
-                ),
-            )  # fmt: skip
-        console.print(f"{name}: {summaries[name].headline()}")
-    return summaries
+    return judge_all(config, subjects, Path(out), console)
 
 
 def run(config: DictConfig, console: Console) -> dict[str, EvaluationSummary]:

@@ -39,8 +39,8 @@ class ResidualSettings:
         actor_lr: Learning rate of the actor; together with `alpha` it decides how far training strays from the base.
         residual_penalty: Weight of the mean squared residual in the actor's loss.
         doubt: Deviations, over the members, that are taken off what the residual is said to gain; 0 climbs the mean.
-        critic_sees_base: The critic reads the base's action and the residual in units of `alpha`, up to 2 either way, in
-            place of their sum.
+        critic_sees_base: The critic reads the base's action and the residual in units of `alpha`, up to 2 either way,
+            in place of their sum.
         max_grad_norm: Bound of the gradient's norm, of critic and actor each.
     """
 

@@ -32,7 +32,8 @@ QUICK = [
 ]  # fmt: skip
 ONLINE = [
     "finetune.steps=20", "algo.online.episodes=2", "algo.online.lanes=2", "algo.online.critic.hidden=[16]",
-    "algo.online.ppo.epochs=1", "algo.online.ppo.warm_up_updates=0",
+    "algo.online.ppo.epochs=1", "algo.online.ppo.warm_up_updates=0", "algo.online.ppo.actor_lr=0.001",
+    "algo.online.ppo.bc_weight=0.1", "algo.online.demonstration_batch=8",  # ten steps earn no reward: this is learned
 ]  # fmt: skip
 DISTIL = ["algo.head=true", "distill.steps=2", "distill.batch_size=16", "distill.warmup_steps=1", "distill.threads=1",
           "distill.observations=8", "distill.calls=2", "distill.teacher_steps=[1]"]  # fmt: skip
