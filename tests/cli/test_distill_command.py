@@ -81,6 +81,7 @@ def package(out: Path, bundle: Path, *more: str) -> int:
     return main(["package", f"out={out}", f"run={out}/head", f"bundle={bundle}", *TINY, *LAX, *more])
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_a_head_that_keeps_its_limits_is_packaged_with_a_certificate(out: Path, tmp_path: Path) -> None:
     assert package(out, tmp_path / "bundle") == 0

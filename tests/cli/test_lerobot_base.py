@@ -70,6 +70,7 @@ def test_a_checkpoint_is_a_base_by_its_robots_names(folder):
     assert identify(folder / "one").startswith("lerobot-")
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_fine_tuned(folder, tmp_path):
     command = ["finetune", "task=pusht", f"out={folder}", f"base={folder}/one", f"finetune.out={tmp_path}", *QUICK]
     assert main(command) == 0

@@ -33,6 +33,7 @@ def still(bundle: PolicyBundle, folder: Path, *more: str) -> list[str]:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_inference_in_a_process_drives_the_arm(bundle: PolicyBundle, tmp_path: Path) -> None:
     run(load_config(still(bundle, tmp_path, "loop.seconds=2", "loop.inference=process", "loop.silence_s=60")), QUIET)
     report = json.loads((tmp_path / "loop" / "loop.json").read_text())

@@ -33,7 +33,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.mark.parametrize(("algo", "options"), [("rl100_online", []), ("dppo", ["algo.chain.n_tuned=2"])])
+@pytest.mark.parametrize(
+    ("algo", "options"),
+    [("rl100_online", []), pytest.param("dppo", ["algo.chain.n_tuned=2"], marks=pytest.mark.slow)],
+)
 def test_a_run_plays_learns_and_leaves_a_training_run(trained: Path, algo: str, options: list[str]) -> None:
     command = ["finetune", f"out={trained}", f"algo={algo}", *QUICK, *options]
     assert main(command) == 0
