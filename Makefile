@@ -43,11 +43,13 @@ demo: $(READY)
 # Tests over ROS topics run alone; one that failed on a stalled machine may show itself once more.
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --ignore tests/ros -m "not slow"
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/ros -m "not realtime" || \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/ros -m "not realtime and not slow" || \
 		OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/ros --last-failed --last-failed-no-failures none
 
 test-slow: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --ignore tests/ros -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/ros -m slow || \
+		OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/ros -m slow --last-failed --last-failed-no-failures none
 
 test-realtime: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/ros -m realtime

@@ -202,7 +202,9 @@ def main() -> None:
         write_results(
             "residual", [row for task, out in there.items() for row in rows(task, out, args.seeds, steps[task])]
         )
-        plot(there, args.seeds)
+        begun = {task: out for task, out in there.items() if any(out.glob("*/curve/metrics.jsonl"))}
+        if begun:
+            plot(begun, args.seeds)
 
 
 if __name__ == "__main__":

@@ -134,6 +134,7 @@ def bundle(collected, successes, tmp_path_factory: pytest.TempPathFactory) -> Po
     return fitted(collected.store, successes, tmp_path_factory.mktemp("policy"))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)  # it trains
 def test_what_was_learned_from_the_store_lifts_the_cube_over_topics(shared_graph, bundle, tmp_path):
     url = tmp_path / "store"

@@ -36,6 +36,8 @@ from tests.ros.formula_bundle import ROBOT, formula_bundle
 from tests.ros.lift_cell import Cell, calm_graph
 from tests.ros.safety_cell import HOME, NAMES
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("torch", reason="torch is not installed here; pip install 'robot-rl[train]'")
 
 CONTROL_HZ = 5.0  # slow, so that a busy machine misses no deadline
