@@ -108,21 +108,16 @@ class DenoisingChain(ChunkNetwork):
         if isinstance(k, int):  # plain numbers: exported graphs then hold constants, not look-ups
             model = self._before[0] if k < self.n_steps - self.n_tuned else self.model
             t, after, natural, std = (table[k] for table in self._tables())
-            denoised = self._denoised(model, x, t, x.new_full((x.shape[0],), t), cond)
+            denoised = model.denoised(x, t, x.new_full((x.shape[0],), t), cond)
             return step_mean(model.path, x, denoised, t, after, natural), x.new_full((x.shape[0], 1, 1), std)
         times, afters, naturals, stds = (x.new_tensor(table)[k] for table in self._tables())
-        denoised = self._denoised(self.model, x, times, times, cond)
+        denoised = self.model.denoised(x, times, times, cond)
         mean = step_mean(self.model.path, x, denoised, times, afters, naturals[:, None, None])
         return mean, stds[:, None, None]
 
     def _tables(self) -> tuple[list[float], ...]:
         """Return for each step its time, the next one, and its natural and clipped std."""
         return self.model.times[:-1], self.model.times[1:], self._natural, self._std
-
-    @staticmethod
-    def _denoised(model: DenoisingModel, x: Tensor, t: float | Tensor, times: Tensor, cond: Tensor) -> Tensor:
-        denoised = model.path.denoised(x, t, model.denoise(x, times, cond))
-        return denoised if model.clip is None else denoised.clip(-model.clip, model.clip)
 
     def states(
         self, cond: Float[Tensor, "B C"], noise: Float[Tensor, "B H A"], step_noise: Float[Tensor, "B K H A"]

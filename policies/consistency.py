@@ -109,14 +109,9 @@ class ConsistencyModel(OneStepHead):
         j = (u * self.n_intervals).floor().clamp(max=self.n_intervals - 1)
         t = (j + 1) * self.interval - 1
         before = (t - self.interval).clamp(min=0)
-        data = self.normalised(obs, target)
-        x = torch.where(counted[..., None], self.path.mix(data, noise, t), noise)
+        x = self.inner.noisy(self.normalised(obs, target), noise, t, counted)
         with torch.no_grad():
             cond, theirs = self.conditions(obs)
-            denoised = teacher.path.denoised(x, t, teacher.denoise(x, t, theirs))
-            if teacher.clip is not None:
-                denoised = denoised.clip(-teacher.clip, teacher.clip)
-            stepped = teacher.path.step(x, denoised, t, before)
-            network = self.denoiser if self.target is None else self.target
-            wanted = self.consistent(network, stepped, before, cond).float()
+            stepped = teacher.path.step(x, teacher.denoised(x, t, t, theirs), t, before)
+            wanted = self.consistent(self.averaged, stepped, before, cond).float()
         return counted_mean(torch.square(self.consistent(self.denoiser, x, t, cond).float() - wanted), counted)

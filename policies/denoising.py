@@ -142,6 +142,33 @@ class DenoisingModel(ChunkNetwork):
         with_goal, without = self.native(both_x, both_t, both).unflatten(0, (2, x.shape[0]))  # chunk fixes B on export
         return without + self.guidance * (with_goal - without)
 
+    def denoised(
+        self, x: Float[Tensor, "B H A"], t: float | Float[Tensor, "B"], times: Float[Tensor, "B"], cond: Tensor
+    ) -> Float[Tensor, "B H A"]:
+        """Return the denoiser D at (x, t), bounded by `clip`.
+
+        Args:
+            x: Noisy chunk.
+            t: Time; a number leaves constants in an exported graph.
+            times: The same for each sample.
+            cond: From `encode`.
+        """
+        found = self.path.denoised(x, t, self.denoise(x, times, cond))
+        return found if self.clip is None else found.clip(-self.clip, self.clip)
+
+    def noisy(
+        self,
+        data: Float[Tensor, "B H A"],
+        noise: Float[Tensor, "B H A"],
+        t: Float[Tensor, "B"],
+        counted: Bool[Tensor, "B H"],
+    ) -> Float[Tensor, "B H A"]:
+        """Return normalised chunks mixed with noise at `t`.
+
+        A step that is not counted is pure noise, so that nothing of its target leaks into the network.
+        """
+        return torch.where(counted[..., None], self.path.mix(data, noise, t), noise)
+
     def sample_normalised(self, obs: Mapping[str, Tensor], noise: Float[Tensor, "B M A"]) -> Float[Tensor, "B H A"]:
         """Return the normalised chunk that the sampler reaches from `noise`, [B, *noise_shape]."""
         cond = self.encode(obs)
@@ -168,12 +195,9 @@ class DenoisingModel(ChunkNetwork):
         u: Float[Tensor, "B"],
         mask: Bool[Tensor, "B H"],
     ) -> Float[Tensor, ""]:
-        """Return the network's error over the steps that count and the encoder's own cost; see `ChunkNetwork.loss`.
-
-        A step that `mask` leaves out enters the network as pure noise, so that nothing of its target leaks into it.
-        """
+        """Return the network's error over the steps that count and the encoder's own cost; see `ChunkNetwork.loss`."""
         t, counted = self.time_law(u), self.counted(mask)
         data = self.normalised(obs, target)
-        x = torch.where(counted[..., None], self.path.mix(data, noise, t), noise)
+        x = self.noisy(data, noise, t, counted)
         cond, cost = self.encode_for_loss(obs)
         return self.error(*self.network_inputs(x, t), cond, self.network_target(data, noise, t), counted) + cost

@@ -109,6 +109,11 @@ class OneStepHead(ChunkNetwork, abc.ABC):
             raise ConfigError(f"{type(self).__name__} has no teacher to learn from; call `teach(teacher)` first")
         return self._teacher.model.to(self.action_low.device)
 
+    @property
+    def averaged(self) -> nn.Module:
+        """The network that the head's own targets come from: the averaged one, or its own where there is none."""
+        return self.denoiser if self.target is None else self.target
+
     @torch.no_grad()
     def conditions(self, obs: Mapping[str, Tensor]) -> tuple[Float[Tensor, "B C"], Float[Tensor, "B D"]]:
         """Return the condition of the head and of its attached teacher, whose encoder is the same."""

@@ -96,11 +96,6 @@ class AverageVelocity(OneStepHead, abc.ABC):
         whole = x.new_ones(x.shape[0])
         return x - self.velocity(self.denoiser, x, whole, whole, cond)
 
-    def _noisy(self, obs: Mapping[str, Tensor], target: Tensor, noise: Tensor, t: Tensor, counted: Tensor) -> Tensor:
-        """Return x_t of recorded chunks; steps that do not count are pure noise, as in the teacher's training."""
-        data = self.normalised(obs, target)
-        return torch.where(counted[..., None], self.path.mix(data, noise, t), noise)
-
 
 class ShortcutModel(AverageVelocity):
     """The shortcut head. Arguments not named here are as of `OneStepHead`.
@@ -165,13 +160,12 @@ class ShortcutModel(AverageVelocity):
         span = torch.where(boots, 2.0 ** (level + 1) / FINEST, torch.full_like(u, 1 / FINEST))
         t = ((torch.where(boots, rest, u) / span).floor() + 1) * span
         t = t.clamp(max=1.0)
-        x = self._noisy(obs, target, noise, t, counted)
+        x = self.inner.noisy(self.normalised(obs, target), noise, t, counted)
         with torch.no_grad():
             cond, theirs = self.conditions(obs)
-            network = self.denoiser if self.target is None else self.target
             wanted = self.teacher.denoise(x, t, theirs).float()
             if n:
-                wanted[:n] = self.two_half_spans(network, x[:n], t[:n], span[:n], cond[:n]).float()
+                wanted[:n] = self.two_half_spans(self.averaged, x[:n], t[:n], span[:n], cond[:n]).float()
         return counted_mean(torch.square(self.velocity(self.denoiser, x, t, span, cond).float() - wanted), counted)
 
 
@@ -256,7 +250,7 @@ class MeanFlowModel(AverageVelocity):
         """Return the weighted squared error to the MeanFlow identity; arguments as of `ChunkNetwork.loss`."""
         counted = self.counted(mask)
         t, span = self.spans(u)
-        x = self._noisy(obs, target, noise, t, counted)
+        x = self.inner.noisy(self.normalised(obs, target), noise, t, counted)
         with torch.no_grad():
             cond, theirs = self.conditions(obs)
             v = self.teacher.denoise(x, t, theirs).float()

@@ -99,22 +99,25 @@ def export_residual(
             f"graph `{STEP}` differs from torch by {worst:.3g} in the agent's unit, expected at most {tolerance:.3g}; "
             "nothing was published"
         )
-    info = _info(frozen, frozen_base, robot, delay_steps)
-    old = frozen_base.manifest
+    info, old = _info(frozen, frozen_base, robot, delay_steps), frozen_base.manifest
     manifest = replace(
         old, robot=robot, action_low=info.low, action_high=info.high, family=f"residual on {old.family}",
         graphs={**old.graphs, STEP: described}, data_digest=data_digest, parent=parent if parent else frozen_base.id,
         parity=Parity(max(worst, old.parity.max_abs_normalised), parity_rounds * sum(BATCHES), tolerance),
         created=datetime.now(UTC).isoformat(timespec="microseconds") if created is None else created, files={}, id="",
     )  # fmt: skip
-    files = {name: frozen_base.file(name).read_bytes() for name in old.files}
-    files |= {
-        described.file: content, BASE_FILE: manifest_bytes(frozen_base),
-        INFO_FILE: json.dumps(info.to_dict(), indent=1).encode(),
-        STEP_WEIGHTS: save({name: value.contiguous().clone() for name, value in frozen.state_dict().items()}),
+    return PolicyBundle.publish(path, manifest, _files(frozen, frozen_base, info, {described.file: content}, config))
+
+
+def _files(
+    step: ResidualStep, base: PolicyBundle, info: ResidualInfo, graphs: Mapping[str, bytes], config: Mapping[str, Any]
+) -> dict[str, bytes]:
+    """Return the bundle's files by name: the base's own, byte for byte, and those of the correction."""
+    return {name: base.file(name).read_bytes() for name in base.manifest.files} | {
+        **graphs, BASE_FILE: manifest_bytes(base), INFO_FILE: json.dumps(info.to_dict(), indent=1).encode(),
+        STEP_WEIGHTS: save({name: value.contiguous().clone() for name, value in step.state_dict().items()}),
         "step.yaml": json.dumps(config, indent=2).encode(),  # JSON is YAML too
     }  # fmt: skip
-    return PolicyBundle.publish(path, manifest, files)
 
 
 def _graph(step: ResidualStep, robot: RobotSpec, stats: Mapping[str, FieldStats], rng: np.random.Generator) -> bytes:

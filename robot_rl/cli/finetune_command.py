@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from rich.progress import Progress, TaskID
 from robot_rl.cli.config import plain
 from robot_rl.cli.evaluate_command import environment
 from robot_rl.cli.finetune_card import FILE, FinetuneCard, base_policy, finetuned_policy, make_card
-from robot_rl.cli.finetune_judge import Subject, judge_all
+from robot_rl.cli.finetune_judge import Subject, judge_all, write_outcome
 from robot_rl.cli.finetune_ppo import is_ppo
 from robot_rl.cli.finetune_ppo import run as run_ppo
 from robot_rl.cli.finetune_report import sections
@@ -27,10 +26,8 @@ from robot_rl.cli.finetune_roles import (
 )  # fmt: skip
 from robot_rl.cli.progress import bar
 from robot_rl.errors import ConfigError
-from robot_rl.evaluation.report import write_report
 from robot_rl.evaluation.rollouts import run_episode
 from robot_rl.evaluation.summary import EvaluationSummary
-from robot_rl.imitation.summary import write_json
 from robot_rl.metrics import MetricWriter
 from robot_rl.rl.actor import Actor, Played
 from robot_rl.rl.learner import PUBLISHED, Learner
@@ -150,13 +147,9 @@ def run(config: DictConfig, console: Console) -> dict[str, EvaluationSummary]:
         return {}
     summaries = judge(config, card, console)
     out = Path(config.finetune.out)
-    write_json(out / "summary.json", {
-        "card": card.id, "base": card.base_id, "finetune": plain(config.finetune),
-        **{name: {"success": asdict(s.success), "successes": s.successes} for name, s in summaries.items()},
-    })  # fmt: skip
-    report = write_report(
-        out / "report.html", title=f"Fine-tuning of {card.task} by {card.algo['name']}",
-        subtitle=summaries["fine-tuned"].headline(), sections=sections(out, summaries, config),
+    write_outcome(
+        out, summaries, console, facts={"card": card.id, "base": card.base_id, "finetune": plain(config.finetune)},
+        title=f"Fine-tuning of {card.task} by {card.algo['name']}", subtitle=summaries["fine-tuned"].headline(),
+        sections=sections(out, summaries, config),
     )  # fmt: skip
-    console.print(f"report: {report}")
     return summaries

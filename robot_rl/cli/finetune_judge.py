@@ -1,12 +1,13 @@
-"""Several policies evaluated on the same unseen seeds: what every kind of fine-tuning ends with."""
+"""What every kind of fine-tuning ends with: policies evaluated on the same unseen seeds, a summary and a report."""
 
 from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 from rich.console import Console
@@ -15,8 +16,10 @@ from rich.progress import Progress, TaskID
 from robot_rl.cli.evaluate_command import environment
 from robot_rl.cli.progress import bar
 from robot_rl.evaluation.parallel import evaluate
+from robot_rl.evaluation.report import Section, write_report
 from robot_rl.evaluation.rollouts import EpisodeResult
 from robot_rl.evaluation.summary import EvaluationMeta, EvaluationSummary
+from robot_rl.imitation.summary import write_json
 from robot_rl.interfaces import Policy
 
 
@@ -68,3 +71,21 @@ def judge_all(
             )  # fmt: skip
         console.print(f"{name}: {summaries[name].headline()}")
     return summaries
+
+
+def write_outcome(
+    out: Path,
+    summaries: Mapping[str, EvaluationSummary],
+    console: Console,
+    *,
+    facts: Mapping[str, Any],
+    title: str,
+    subtitle: str,
+    sections: Sequence[Section],
+) -> Path:
+    """Write summary.json, from facts and each policy's success, and report.html; return the report's path."""
+    successes = {name: {"success": asdict(s.success), "successes": s.successes} for name, s in summaries.items()}
+    write_json(out / "summary.json", {**facts, **successes})
+    report = write_report(out / "report.html", title=title, subtitle=subtitle, sections=sections)
+    console.print(f"report: {report}")
+    return report

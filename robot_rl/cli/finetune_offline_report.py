@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,16 +11,15 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from robot_rl.cli.config import to_yaml
-from robot_rl.cli.finetune_judge import Subject, judge_all
+from robot_rl.cli.finetune_judge import Subject, judge_all, write_outcome
 from robot_rl.cli.model_card import ModelCard, torch_policy
 from robot_rl.evaluation import plots
 from robot_rl.evaluation.gate_sections import gate_section
-from robot_rl.evaluation.report import Code, Plot, Section, Table, write_report
+from robot_rl.evaluation.report import Code, Plot, Section, Table
 from robot_rl.evaluation.report_sections import evaluation_sections
 from robot_rl.evaluation.statistics import paired_success
 from robot_rl.evaluation.summary import EvaluationSummary
 from robot_rl.imitation.checkpoint import read_state
-from robot_rl.imitation.summary import write_json
 from robot_rl.rl.offline.gate import LOG, read_log
 
 
@@ -47,18 +45,15 @@ def write_summary(
 ) -> Path:  # fmt: skip
     """Write summary.json and report.html and return the report's path."""
     decisions = read_log(out / LOG)
-    write_json(out / "summary.json", {
+    facts = {
         "base": base_id, "data_digest": card.data_digest,
         "accepted": sum(d["accepted"] for d in decisions), "rejected": sum(not d["accepted"] for d in decisions),
-        **{name: {"success": asdict(s.success), "successes": s.successes} for name, s in summaries.items()},
-    })  # fmt: skip
+    }  # fmt: skip
     subtitle = summaries["improved"].headline() if summaries else "not evaluated: the task has no simulation"
-    report = write_report(
-        out / "report.html", title=f"Offline improvement of {card.task} by {config.algo.name}", subtitle=subtitle,
-        sections=_sections(config, out, summaries, decisions),
+    return write_outcome(
+        out, summaries, console, facts=facts, title=f"Offline improvement of {card.task} by {config.algo.name}",
+        subtitle=subtitle, sections=_sections(config, out, summaries, decisions),
     )  # fmt: skip
-    console.print(f"report: {report}")
-    return report
 
 
 def _sections(

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,7 @@ from robot_rl.cli.config import build, plain
 from robot_rl.cli.evaluate_command import environment
 from robot_rl.cli.finetune_base import identify
 from robot_rl.cli.finetune_card import demonstrations
-from robot_rl.cli.finetune_judge import Subject, judge_all
+from robot_rl.cli.finetune_judge import Subject, judge_all, write_outcome
 from robot_rl.cli.finetune_report import sections
 from robot_rl.cli.model_card import ModelCard, torch_policy
 from robot_rl.cli.progress import bar
@@ -31,10 +30,8 @@ from robot_rl.data.store import EpisodeStore
 from robot_rl.data.windows import WindowDataset, WindowSpec
 from robot_rl.errors import ConfigError
 from robot_rl.evaluation.lockstep import run_lockstep
-from robot_rl.evaluation.report import write_report
 from robot_rl.evaluation.summary import EvaluationSummary
 from robot_rl.imitation.checkpoint import read_state
-from robot_rl.imitation.summary import write_json
 from robot_rl.imitation.surroundings import InterruptFlag
 from robot_rl.interfaces import Env
 from robot_rl.rl.learner import CHECKPOINTS
@@ -195,13 +192,9 @@ def run(config: DictConfig, console: Console) -> dict[str, EvaluationSummary]:
     train(config, console)
     summaries = judge(config, console)
     out = Path(config.finetune.out)
-    write_json(out / "summary.json", {
-        "base": identify(config.base), "finetune": plain(config.finetune),
-        **{name: {"success": asdict(s.success), "successes": s.successes} for name, s in summaries.items()},
-    })  # fmt: skip
-    report = write_report(
-        out / "report.html", title=f"Fine-tuning of {config.task.name} by {config.algo.name}",
-        subtitle=summaries["fine-tuned"].headline(), sections=sections(out, summaries, config),
+    write_outcome(
+        out, summaries, console, facts={"base": identify(config.base), "finetune": plain(config.finetune)},
+        title=f"Fine-tuning of {config.task.name} by {config.algo.name}", subtitle=summaries["fine-tuned"].headline(),
+        sections=sections(out, summaries, config),
     )  # fmt: skip
-    console.print(f"report: {report}")
     return summaries

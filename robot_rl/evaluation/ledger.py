@@ -11,6 +11,18 @@ from robot_rl.evaluation.rollouts import EpisodeResult
 from robot_rl.evaluation.summary import EvaluationMeta
 
 
+def whole_lines(path: Path) -> list[str]:
+    """Return the lines of a file that were written whole, after cutting off one that a kill has torn."""
+    if not path.exists():
+        return []
+    text = path.read_bytes()
+    whole = text[: text.rfind(b"\n") + 1]
+    if len(whole) < len(text):
+        with path.open("r+b") as file:
+            file.truncate(len(whole))
+    return whole.decode().splitlines()
+
+
 class Ledger:
     """The file `results.jsonl`: first line what is evaluated, then one result a line, in order of completion.
 
@@ -27,7 +39,7 @@ class Ledger:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.results: dict[int, EpisodeResult] = {}
         identity = json.loads(json.dumps(meta.identity()))
-        lines = self._whole_lines()
+        lines = whole_lines(self.path)
         if lines:
             self._load(lines, identity)
         else:
@@ -41,17 +53,6 @@ class Ledger:
     def _append(self, row: dict[str, Any]) -> None:
         with self.path.open("a") as file:
             file.write(json.dumps(row, allow_nan=False) + "\n")
-
-    def _whole_lines(self) -> list[str]:
-        """Return the lines that were written whole, after cutting off one that a kill has torn."""
-        if not self.path.exists():
-            return []
-        text = self.path.read_bytes()
-        whole = text[: text.rfind(b"\n") + 1]
-        if len(whole) < len(text):
-            with self.path.open("r+b") as file:
-                file.truncate(len(whole))
-        return whole.decode().splitlines()
 
     def _load(self, lines: list[str], identity: dict[str, Any]) -> None:
         try:

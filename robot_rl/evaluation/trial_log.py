@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from robot_rl.errors import ConfigError
+from robot_rl.evaluation.ledger import whole_lines
 
 
 class TrialLog:
@@ -27,7 +28,7 @@ class TrialLog:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.rows: list[dict[str, Any]] = []
         wanted = json.loads(json.dumps(dict(identity)))
-        lines = self._whole_lines()
+        lines = whole_lines(self.path)
         if lines:
             self._load(lines, wanted)
         else:
@@ -46,17 +47,6 @@ class TrialLog:
             file.write(json.dumps(row, allow_nan=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
-
-    def _whole_lines(self) -> list[str]:
-        """Return the lines that were written whole, after cutting off one that a kill has torn."""
-        if not self.path.exists():
-            return []
-        text = self.path.read_bytes()
-        whole = text[: text.rfind(b"\n") + 1]
-        if len(whole) < len(text):
-            with self.path.open("r+b") as file:
-                file.truncate(len(whole))
-        return whole.decode().splitlines()
 
     def _load(self, lines: list[str], wanted: dict[str, Any]) -> None:
         try:
