@@ -95,6 +95,16 @@ def _replace_lines(path: Path, records: list[dict[str, Any]]) -> None:
     temporary.replace(path)
 
 
+def _await_a_new_second(folder: Path) -> None:
+    """Wait until no event file in `folder` was begun in this second.
+
+    TensorBoard reads the files in the order of their names, which begin with the second: of two of the same second
+    the later can come first, and what the resumed run replaced would be shown in its place.
+    """
+    while any(folder.glob(f"events.out.tfevents.{int(time.time()):010d}.*")):
+        time.sleep(0.02)
+
+
 class _TensorBoard:
     """Scalar events, written with tensorboard's own writer so that torch is not needed."""
 
@@ -107,6 +117,7 @@ class _TensorBoard:
         except ImportError as error:
             raise MissingExtraError("tensorboard", "train") from error
         self._event, self._summary = event_pb2, summary_pb2
+        _await_a_new_second(folder)
         self._writer = EventFileWriter(str(folder))
         if resume_step is not None:
             start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)

@@ -69,6 +69,8 @@ def test_tensorboard_shows_the_same_numbers_and_forgets_what_a_resume_dropped(tm
         writer.write(30, {"train/loss": 99.0})
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload().Scalars("train/loss")
     assert [(e.step, e.value) for e in events] == [(10, 1.25), (20, 2.5), (30, 99.0)]
+    begun = [path.name.split(".")[3] for path in (tmp_path / "tensorboard").iterdir()]
+    assert len(set(begun)) == 2, "two event files of one second are read in either order"
 
 
 def test_writing_needs_no_torch(tmp_path):
