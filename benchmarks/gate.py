@@ -44,7 +44,9 @@ ARMS: dict[str, list[str]] = {
     "flipped_ungated": ["algo.gate.rule=off", "+algo.improve.advantage_sign=-1"],
 }
 COLOURS = dict(zip(ARMS, ("tab:blue", "tab:orange", "tab:green", "tab:red"), strict=True))
-BASE = ["task=lift", "train.steps=800", *QUICK]
+BASE = ["task=lift", "train.steps=4000", *QUICK]
+GIVES_UP = {"lift": 80, "insert": 50}
+"""Steps after which a demonstrator leaves off; one who misjudges would miss until the end, and be imitated in that."""
 VALIDITY = "validity.json"
 
 
@@ -64,7 +66,7 @@ def collect(
             quality = qualities[seed % len(qualities)]
             expert = MisjudgingExpert(build(config.task.expert), task=task, quality=quality, seed=seed % 3)
             meta = RecordingMeta(task=config.task.description, source="scripted", extra={"quality": quality})
-            recording, _ = run_episode(env, expert, seed, meta=meta)
+            recording, _ = run_episode(env, expert, seed, meta=meta, max_steps=GIVES_UP[task])
             assert recording is not None
             store.append(recording)
             progress.advance(shown)
