@@ -26,7 +26,7 @@ from robot_rl.specs import ArraySpec, RobotSpec
 
 
 class StepGraph(GraphModule):
-    """Encoder, bounded correction and clamp of a `ResidualStep`, in physical units on both sides."""
+    """Encoder, bounded correction and clamp of a `ResidualStep` where it decides, in physical units on both sides."""
 
     outputs: tuple[str, ...] = ("action",)
     unit_middle: Tensor
@@ -34,7 +34,7 @@ class StepGraph(GraphModule):
 
     def __init__(self, step: ResidualStep) -> None:
         super().__init__()
-        self.encoder, self.actor, self.names = step.encoder, step.actor, step.names
+        self.encoder, self.actor, self.names = step.encoder, step.average, step.names
         for name in ("middle", "half"):
             value = torch.as_tensor(np.asarray(getattr(step.scaler, name), np.float32))
             self.register_buffer(f"unit_{name}", value, persistent=False)
@@ -138,11 +138,12 @@ def _info(step: ResidualStep, base: PolicyBundle, robot: RobotSpec, delay_steps:
     high = high if action.high is None else np.minimum(high, action.high)
     return ResidualInfo(
         base_id=base.id,
-        bound=tuple(map(float, step.actor.alpha * scaler.half)),
+        bound=tuple(map(float, step.actor.alpha.numpy() * scaler.half)),
         low=tuple(map(float, low)),
         high=tuple(map(float, high)),
         names=tuple(step.names),
         delay_steps=delay_steps,
+        hold=step.hold.ticks,
     )
 
 
@@ -161,11 +162,17 @@ def _parity(
         (got,) = session.run(["action"], {key: value.numpy() for key, value in flatten(given).items()})
         base = given["base_action"].numpy()
         rows = [{name: value[i].numpy() for name, value in given["obs"].items()} for i in range(batch)]
-        expected = np.stack([step.act(row, base[i]) for i, row in enumerate(rows)])
+        expected = np.stack([_decided(step, row, base[i]) for i, row in enumerate(rows)])
         rounding = 2 * np.finfo(np.float32).eps * np.abs(expected)  # of the physical number itself
         error = np.maximum(np.abs(got.astype(np.float64) - expected) - rounding, 0.0) / step.scaler.half
         worst = float(np.maximum(worst, np.max(error)))  # np.maximum keeps NaN
     return worst
+
+
+def _decided(step: ResidualStep, obs: dict[str, np.ndarray], base: np.ndarray) -> np.ndarray:
+    """Return the action [A] of a tick at which the correction is chosen."""
+    step.renew()
+    return step.act(obs, base)
 
 
 def _inputs(

@@ -53,6 +53,18 @@ class StepPolicy(Protocol):
 
 
 @runtime_checkable
+class Holding(Protocol):
+    """A step policy that keeps its correction for several ticks."""
+
+    @property
+    def held(self) -> int:
+        """Ticks since the correction of the last `act` was chosen; 0 if it was chosen there."""
+
+    def renew(self) -> None:
+        """Choose anew at the next tick."""
+
+
+@runtime_checkable
 class Env(Protocol):
     """A simulated or real arm with a task. The seed fixes everything random about an episode."""
 

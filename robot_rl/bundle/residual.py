@@ -31,6 +31,7 @@ class ResidualInfo:
         high: [A], largest.
         names: Observations that the correction reads.
         delay_steps: Ticks that the base's inference took where the correction was learned.
+        hold: Ticks that a correction lasts.
     """
 
     base_id: str
@@ -39,6 +40,7 @@ class ResidualInfo:
     high: tuple[float, ...]
     names: tuple[str, ...]
     delay_steps: int
+    hold: int = 1
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""

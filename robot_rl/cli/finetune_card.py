@@ -29,6 +29,7 @@ from robot_rl.rl.algorithm import Algorithm
 from robot_rl.rl.labelling import LabelCache
 from robot_rl.rl.learner import PUBLISHED
 from robot_rl.rl.publication import newest
+from robot_rl.rl.residual import bounds_of
 from robot_rl.rl.runner import ExploringPolicy, Intervener, StepRunner, StepwisePolicy
 from robot_rl.specs import RobotSpec
 
@@ -79,9 +80,12 @@ class FinetuneCard:
         """
         import torch
 
+        from policies.encoders import CompositeEncoder
+
         torch.manual_seed(seed)
         spec = self.spec.select(self.names)
-        encoder = build(self.algo["encoder"])(spec, self.stats, n_obs=1)
+        makes = [build(self.algo[key]) for key in ("encoder", "relative") if self.algo.get(key)]
+        encoder = CompositeEncoder(spec, self.stats, n_obs=1, parts=makes)
         base = (open_sampler(self.checked_base(), self.spec), cache) if self.algo.get("chunked") else ()
         algorithm: Algorithm = build(self.algo["learner"], encoder, self.scaler(), list(self.names), *base)
         return algorithm
@@ -209,5 +213,6 @@ def base_policy(folder: str) -> Policy:
 
 def residual_bound(card: FinetuneCard) -> np.ndarray:
     """Return the physical size [A] of the residual's bound, or of the whole unit without one."""
-    alpha = card.algo["learner"]["settings"].get("alpha", 1.0)
-    return np.asarray(card.scaler().half * alpha)
+    settings, half = card.algo["learner"]["settings"], card.scaler().half
+    given = {name: settings[name] for name in ("wide", "wide_alpha") if name in settings}
+    return np.asarray(half * bounds_of(len(half), alpha=settings.get("alpha", 1.0), **given))

@@ -12,6 +12,7 @@ from robot_rl.deploy.onnx_policy import open_session, smoke_run
 from robot_rl.deploy.promises import plain_rows
 from robot_rl.deploy.providers import PREFERRED
 from robot_rl.errors import BundleError, SafetyStop, SpecError
+from robot_rl.hold import Hold
 from robot_rl.values import Obs
 
 _SLACK = 1e-4
@@ -21,8 +22,9 @@ _SLACK = 1e-4
 class OnnxStep:
     """Runs a bundle's `step` graph: the newest observation and the base's action in, the action to take out.
 
-    Implements `robot_rl.interfaces.StepPolicy`. The action is clamped to the range frozen in the bundle. That it stays
-    within the correction's bound around the base (held to that range) is checked at every call.
+    Implements `robot_rl.interfaces.StepPolicy` and `Holding`: ask it once a tick, for a correction can last several.
+    The action is clamped to the range frozen in the bundle. That it stays within the correction's bound around the base
+    (held to that range) is checked at every call.
 
     Args:
         bundle: A verified bundle with the graph `step`.
@@ -46,6 +48,16 @@ class OnnxStep:
         self._action, self._dtype = manifest.robot.action, np.dtype(dtype)
         self._low, self._high = np.asarray(manifest.action_low, dtype), np.asarray(manifest.action_high, dtype)
         self._bound = np.asarray(info.bound) + _SLACK * (self._high - self._low)
+        self._hold = Hold(info.hold)
+
+    @property
+    def held(self) -> int:
+        """Ticks since the correction of the last action was chosen."""
+        return self._hold.age
+
+    def renew(self) -> None:
+        """Choose anew at the next tick."""
+        self._hold.renew()
 
     def act(self, obs: Obs, base_action: np.ndarray) -> np.ndarray:
         """Return the action [A] for one observation step and the base's action [A].
@@ -60,13 +72,17 @@ class OnnxStep:
         if base.shape != self._action.shape or not np.isfinite(base).all():
             raise SpecError(f"`base_action` must be finite float32{self._action.shape}, got {base.shape}: {base}")
         feed = {f"obs.{name}": spec.validate(obs[name])[None] for name, spec in self._specs.items()}
-        (answer,) = self._session.run(["action"], {**feed, "base_action": base[None]})
-        action: np.ndarray = np.clip(answer[0].astype(self._dtype), self._low, self._high)
+        within = np.clip(base.astype(self._dtype), self._low, self._high)
+        action = np.clip(self._hold.total(within, lambda: self._answer(feed, base)), self._low, self._high)
         if not np.isfinite(action).all():
             raise SafetyStop(f"correction {self.bundle.id} answered NaN or infinity; its action was not used")
-        if (np.abs(action - np.clip(base, self._low, self._high)) > self._bound).any():
+        if (np.abs(action - within) > self._bound).any():
             raise SafetyStop(f"correction {self.bundle.id} left its bound {list(self.info.bound)}; it was not used")
-        return action
+        return np.asarray(action)
+
+    def _answer(self, feed: dict[str, np.ndarray], base: np.ndarray) -> np.ndarray:
+        (answer,) = self._session.run(["action"], {**feed, "base_action": base[None]})
+        return np.asarray(np.clip(answer[0].astype(self._dtype), self._low, self._high))
 
     def warm_up(self, calls: int = 3) -> None:
         """Run the graph on plain inputs, so that the first real call does not pay for allocation.
@@ -76,7 +92,9 @@ class OnnxStep:
         """
         obs = {name: rows[0] for name, rows in plain_rows(self.bundle.manifest.robot, 1).items()}
         for _ in range(calls):
+            self.renew()
             self.act(obs, (self._low + self._high) / 2)
+        self.renew()
 
 
 def step_policy(bundle: PolicyBundle, *, threads: int = 1) -> OnnxStep | None:

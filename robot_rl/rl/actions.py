@@ -56,4 +56,4 @@ class ActionScaler:
     def _like(self, action: Any) -> tuple[Any, Any]:
         if isinstance(action, np.ndarray):
             return self.middle.astype(action.dtype), self.half.astype(action.dtype)
-        return action.new_tensor(self.middle.tolist()), action.new_tensor(self.half.tolist())
+        return action.new_tensor(self.middle), action.new_tensor(self.half)

@@ -78,6 +78,7 @@ class ResidualAlgorithm:
         noise: Exploration, as of `ResidualStep`.
         warm_up_noise: As of `ResidualStep`.
         correlation: As of `ResidualStep`.
+        hold: As of `ResidualStep`; `n_step` should be a multiple, so that segments end where decisions are made.
         head: What the critics put out, as of `QEnsemble`.
     """
 
@@ -97,16 +98,20 @@ class ResidualAlgorithm:
         noise: float = 0.05,
         warm_up_noise: float = 0.2,
         correlation: float = 0.0,
+        hold: int = 1,
         head: Callable[[int], ValueHead] | None = None,
     ) -> None:
         a, c = len(scaler.half), features_of(encoder)
         width = judged_width(a, settings)
         critic = QEnsemble(encoder, n_features=c, action_dim=width, n_members=n_members, hidden=hidden, head=head)
-        residual = ResidualActor(c, a, alpha=settings.alpha, hidden=hidden)
+        residual = ResidualActor(
+            c, a, alpha=settings.alpha, wide=settings.wide, wide_alpha=settings.wide_alpha, hidden=hidden
+        )
         self.agent = ResidualAgent(critic, residual, settings)
         self.policy: nn.Module = ResidualStep(
-            encoder, residual, scaler, names, noise=noise, warm_up_noise=warm_up_noise, correlation=correlation
-        )
+            encoder, residual, scaler, names, noise=noise, warm_up_noise=warm_up_noise, correlation=correlation,
+            hold=hold, average=self.agent.average_actor,
+        )  # fmt: skip
         self.streams: Mapping[str, Sequence[int]] = {"base_action": (a,)}
         self.bounds = settings.gamma_bounds
         self._scaler = scaler
@@ -192,7 +197,4 @@ class SacAlgorithm:
 
     def optimisers(self) -> dict[str, torch.optim.Optimizer]:
         """Return the optimisers by name."""
-        agent = self.agent
-        return {
-            "critic": agent.critic_optimiser, "actor": agent.actor_optimiser, "temperature": agent.temperature_optimiser
-        }  # fmt: skip
+        return {"critic": self.agent.critic_optimiser, "actor": self.agent.actor_optimiser}

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from robot_rl.rl.interventions import intervention_starts, out_of_reach
 from robot_rl.rl.replay import Reward, TransitionBatch, TransitionPool, recorded_reward
+from robot_rl.rl.runner import HELD
 from robot_rl.rl.sampling import SymmetricSampler, interleaved
 from robot_rl.specs import RobotSpec
 from robot_rl.values import Episode
@@ -137,7 +138,9 @@ class ReplayFeed:
             return self.add_demonstration(episode)
         human = np.asarray(episode.by_human, bool)
         prepared = episode if self._prepare is None else self._prepare(episode)
-        keep = np.ones(len(human), bool) if self._keep is None else self._keep(episode)
+        keep = _decisions(episode, human)
+        if self._keep is not None:
+            keep &= self._keep(episode)
         with self._lock:
             n = self.online.add(prepared, start=keep)
             by_person = self.demonstrations.add(prepared, start=human & keep) if human.any() else 0
@@ -193,6 +196,13 @@ class ReplayFeed:
             if c.reach:
                 values["online/corrections_out_of_reach"] = float(np.nanmean(c.reach))
         return {name: float(value) for name, value in values.items()}
+
+
+def _decisions(episode: Episode, human: np.ndarray) -> np.ndarray:
+    """Return at which steps [N] something was decided: those of people, and where a held correction was chosen."""
+    if HELD not in episode.extras:
+        return np.ones(len(human), bool)
+    return np.asarray(human | (np.asarray(episode.extras[HELD][:]) == 0))
 
 
 def joined(parts: Sequence[TransitionBatch], rng_state: Mapping[str, Any]) -> Batch:

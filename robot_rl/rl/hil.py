@@ -189,6 +189,7 @@ class HilAlgorithm:
         """Return the optimisers by name."""
         arm = self._agent.arm
         return {
-            "critic": arm.critic_optimiser, "actor": arm.actor_optimiser, "temperature": arm.temperature_optimiser,
+            "critic": arm.critic_optimiser,
+            "actor": arm.actor_optimiser,
             "gripper": self._agent.gripper_optimiser,
-        }  # fmt: skip
+        }

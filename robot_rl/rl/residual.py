@@ -1,13 +1,14 @@
 """Residual reinforcement learning on a frozen base policy (ResFiT: Ankile et al. 2025, arXiv 2509.19301).
 
-A small actor corrects the base at every control step, within a bound, in the agent's unit:
-a = clip(a_base + alpha tanh(f(s, a_base)), -1, 1). The actor's last layer starts at zero, so that training begins with
-the base itself. The critic sees the total action alone.
+A small actor corrects the base within a bound, in the agent's unit: a = clip(a_base + alpha tanh(f(s, a_base)), -1, 1).
+Its last layer starts at zero, so that training begins with the base itself. The critic sees the total action alone.
 
-Two options for small residuals, which a critic of total actions can hardly tell apart: `critic_sees_base` gives it base
-and residual as two inputs, each of its own scale, and `doubt` has the actor climb only what the members agree is a gain
-over the base. Departures from the released code: the loss is the mean of squares over members, the executed (clamped)
-sum is stored and learned from, and an episode that was cut off is bootstrapped.
+Options for small residuals, which a critic of total actions can hardly tell apart: `critic_sees_base` gives it base and
+residual as two inputs, each of its own scale; `doubt` has the actor climb only what the members agree is a gain over
+the base; `average` delivers the mean of the actors of many updates, for one alone swings from update to update; `wide`
+lets a gripper be moved over its whole range, since a small residual cannot change when it closes. Departures from the
+released code: the loss is the mean of squares over members, the executed (clamped) sum is stored and learned from, and
+an episode that was cut off is bootstrapped.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -30,6 +32,9 @@ class ResidualSettings:
 
     Args:
         alpha: Bound of the residual in the agent's unit.
+        wide: Elements that have a bound of their own, by their place in the action, negative ones from the end: -1 for
+            a gripper that comes last. Noise grows with the bound.
+        wide_alpha: Bound of those.
         gamma_bounds: Least and largest value there can be, to clip targets; `None` leaves them.
         subset: Members that a target takes the least of.
         tau: Share by which targets move at each critic update.
@@ -37,7 +42,9 @@ class ResidualSettings:
         target_noise_clip: Bound of that noise.
         critic_lr: Learning rate of critic and encoder.
         actor_lr: Learning rate of the actor; together with `alpha` it decides how far training strays from the base.
-        residual_penalty: Weight of the mean squared residual in the actor's loss.
+        residual_penalty: Weight of the residual in the actor's loss: the squared share of its bound, summed over the
+            elements.
+        average: Share by which the delivered actor moves to the learning one at each of its updates; 1 delivers that.
         doubt: Deviations, over the members, that are taken off what the residual is said to gain; 0 climbs the mean.
         critic_sees_base: The critic reads the base's action and the residual in units of `alpha`, up to 2 either way,
             in place of their sum.
@@ -45,6 +52,8 @@ class ResidualSettings:
     """
 
     alpha: float = 0.1
+    wide: Sequence[int] = ()
+    wide_alpha: float = 1.0
     gamma_bounds: tuple[float, float] | None = (0.0, 1.0)
     subset: int = 2
     tau: float = 0.005
@@ -53,19 +62,36 @@ class ResidualSettings:
     critic_lr: float = 3e-4
     actor_lr: float = 1e-4
     residual_penalty: float = 0.0
+    average: float = 1.0
     doubt: float = 0.0
     critic_sees_base: bool = False
     max_grad_norm: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.alpha <= 2:
-            raise ConfigError(f"`alpha` must be in (0, 2] of the agent's unit, got {self.alpha}")
-        if not 0 < self.tau <= 1:
-            raise ConfigError(f"`tau` must be in (0, 1], got {self.tau}")
+        if not (0 < self.alpha <= 2 and 0 < self.wide_alpha <= 2):
+            raise ConfigError(
+                "`alpha` and `wide_alpha` must be in (0, 2] of the agent's unit, got "
+                f"{self.alpha} and {self.wide_alpha}"
+            )
+        if not (0 < self.tau <= 1 and 0 < self.average <= 1):
+            raise ConfigError(f"`tau` and `average` must be in (0, 1], got {self.tau} and {self.average}")
         if self.doubt < 0 or self.residual_penalty < 0:
             raise ConfigError(
                 f"`doubt` and `residual_penalty` must be 0 or more, got {self.doubt} and {self.residual_penalty}"
             )
+
+
+def bounds_of(action_dim: int, *, alpha: float, wide: Sequence[int] = (), wide_alpha: float = 1.0) -> np.ndarray:
+    """Return the bound [A] of each element in the agent's unit, as of `ResidualSettings`.
+
+    Raises:
+        ConfigError: `wide` names an element that the action does not have.
+    """
+    if wrong := [place for place in wide if not -action_dim <= place < action_dim]:
+        raise ConfigError(f"`wide` names the elements {wrong} of an action of {action_dim}")
+    bounds = np.full(action_dim, alpha)
+    bounds[list(wide)] = wide_alpha
+    return bounds
 
 
 def judged_width(action_dim: int, settings: ResidualSettings) -> int:
@@ -79,13 +105,33 @@ class ResidualActor(nn.Module):
     Args:
         n_features: C, width of the features.
         action_dim: A.
-        alpha: Bound of each element.
+        alpha: As of `ResidualSettings`.
+        wide: As of `ResidualSettings`.
+        wide_alpha: As of `ResidualSettings`.
         hidden: Widths of the hidden layers.
+
+    Raises:
+        ConfigError: As of `bounds_of`.
     """
 
-    def __init__(self, n_features: int, action_dim: int, *, alpha: float, hidden: Sequence[int] = (256, 256)) -> None:
+    alpha: Tensor
+    relative: Tensor
+
+    def __init__(
+        self,
+        n_features: int,
+        action_dim: int,
+        *,
+        alpha: float,
+        wide: Sequence[int] = (),
+        wide_alpha: float = 1.0,
+        hidden: Sequence[int] = (256, 256),
+    ) -> None:
         super().__init__()
-        self.alpha = alpha
+        found = bounds_of(action_dim, alpha=alpha, wide=wide, wide_alpha=wide_alpha)
+        bounds = torch.as_tensor(found, dtype=torch.float32)
+        self.register_buffer("alpha", bounds, persistent=False)
+        self.register_buffer("relative", bounds / alpha, persistent=False)
         layers: list[nn.Module] = []
         width = n_features + action_dim
         for out in hidden:
@@ -102,9 +148,12 @@ class ResidualActor(nn.Module):
         return out
 
     def total(self, features: Tensor, base: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Return base plus residual [B, A], and `noise` [B, A] if given, clamped to the agent's unit."""
+        """Return base plus residual [B, A], clamped to the agent's unit.
+
+        `noise` [B, A], if given, is that of elements with the common bound; others get it in proportion to theirs.
+        """
         total = base + self(features, base)
-        clamped: Tensor = (total if noise is None else total + noise).clamp(-1.0, 1.0)
+        clamped: Tensor = (total if noise is None else total + noise * self.relative).clamp(-1.0, 1.0)
         return clamped
 
 
@@ -146,11 +195,12 @@ class ResidualAgent(nn.Module):
         self.critic, self.actor, self.settings = critic, actor, settings
         self.target_members = deepcopy(critic.members).requires_grad_(False)
         self.target_actor = deepcopy(actor).requires_grad_(False)
+        self.average_actor = deepcopy(actor).requires_grad_(False)
         self.critic_optimiser = torch.optim.AdamW(critic.parameters(), lr=settings.critic_lr, foreach=True)
         self.actor_optimiser = torch.optim.AdamW(actor.parameters(), lr=settings.actor_lr, foreach=True)
 
     def act(self, obs: Mapping[str, Tensor], base: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Return total actions [B, A]; `noise` [B, A] is added for exploration, before the clamp."""
+        """Return total actions [B, A] of the learning actor; `noise` [B, A] is for exploration, before the clamp."""
         with torch.no_grad():
             return self.actor.total(self.critic.encoder(obs), base, noise)
 
@@ -191,14 +241,15 @@ class ResidualAgent(nn.Module):
         total = (batch.base + residual).clamp(-1.0, 1.0)
         with frozen(self.critic):
             gain = self._gain(features, total, batch.base).mean()
-        loss = -gain + self.settings.residual_penalty * residual.square().sum(1).mean()
+        loss = -gain + self.settings.residual_penalty * (residual / self.actor.alpha).square().sum(1).mean()
         norm = self.settings.max_grad_norm
         value = step(self.actor_optimiser, loss, self.actor.parameters(), what="actor", max_norm=norm)
         polyak_(self.target_actor.parameters(), self.actor.parameters(), self.settings.tau)
-        size = residual.detach().abs()
+        polyak_(self.average_actor.parameters(), self.actor.parameters(), self.settings.average)
+        share = residual.detach().abs() / self.actor.alpha
         return {
-            "actor/loss": value, "residual/mean": float(size.mean() / self.actor.alpha),
-            "residual/saturated": float((size > 0.95 * self.actor.alpha).float().mean()),
+            "actor/loss": value, "residual/mean": float(share.mean()),
+            "residual/saturated": float((share > 0.95).float().mean()),
             "residual/clamped": float((total != batch.base + residual).float().mean()),
         }  # fmt: skip
 

@@ -17,13 +17,15 @@ import numpy as np
 
 from robot_rl.deploy.history import ObsHistory
 from robot_rl.errors import ConfigError
-from robot_rl.interfaces import Policy, Seedable, StepPolicy
+from robot_rl.interfaces import Holding, Policy, Seedable, StepPolicy
 from robot_rl.specs import ArraySpec, RobotSpec
 from robot_rl.values import ActionChunk, Obs, PolicyInput, Tick
 
 Mode = Literal["deterministic", "explore", "warm_up"]
 NO_CHUNK = -1
 """`chunk_offset` where there is no base."""
+HELD = "held"
+"""Ticks since the correction was chosen; learning begins its segments where this is 0."""
 
 
 @runtime_checkable
@@ -139,7 +141,7 @@ def runner_extras(spec: RobotSpec) -> dict[str, ArraySpec]:
     rows = {
         name: ArraySpec(name=name, shape=action.shape, unit=action.unit) for name in ("base_action", "action_policy")
     }
-    counts = {name: ArraySpec(name=name, shape=(), dtype="int64") for name in ("chunk_offset", "policy_version")}
+    counts = {name: ArraySpec(name=name, shape=(), dtype="int64") for name in ("chunk_offset", "policy_version", HELD)}
     return {**rows, **counts}
 
 
@@ -188,20 +190,31 @@ class StepRunner:
 
     def decide(self, tick: Tick, mode: Mode) -> Decision:
         """Return what to do at a tick; call it once a tick, in order."""
-        if tick.by_human and self._queue is not None:
-            self._queue.drop()  # the environment says that a person drove the tick before
+        if tick.by_human:
+            self._drop()  # the environment says that a person drove the tick before
         base, offset = self._base(tick)
         proposed = self._within_limits(self._correct(tick.obs, base, mode))
         taken = None if self._intervener is None else self._intervener.act(tick, proposed.copy())
-        if taken is not None and self._queue is not None:
-            self._queue.drop()
         action = proposed if taken is None else self._within_limits(taken)
-        extras = {"base_action": base, "action_policy": proposed, "chunk_offset": np.array(offset, np.int64)}
+        held = self._step.held if isinstance(self._step, Holding) else 0
+        extras = {
+            "base_action": base, "action_policy": proposed, "chunk_offset": np.array(offset, np.int64),
+            HELD: np.array(held, np.int64),
+        }  # fmt: skip
+        if taken is not None:
+            self._drop()
         return Decision(action, taken is not None, extras)
 
     def final(self, tick: Tick) -> dict[str, list[float]]:
         """Return what the base would have done at the observation after an episode's last action, as plain numbers."""
         return {} if self._queue is None else {"base_action": self._base(tick)[0].tolist()}
+
+    def _drop(self) -> None:
+        """Forget what base and correction had in mind: the arm went another way."""
+        if self._queue is not None:
+            self._queue.drop()
+        if isinstance(self._step, Holding):
+            self._step.renew()
 
     def _base(self, tick: Tick) -> tuple[np.ndarray, int]:
         stacked = self._history.push(tick.obs)

@@ -80,7 +80,8 @@ class GaussianActor(nn.Module):
 
     def choose(self, features: Tensor, noise: Tensor | None = None) -> Tensor:
         """Return actions [B, A]: the mode, or a sample for standard normal `noise` [B, A]."""
-        return torch.tanh(self(features)[0]) if noise is None else self.sample(features, noise)[0]
+        mean, log_std = self(features)
+        return torch.tanh(mean if noise is None else mean + torch.exp(log_std) * noise)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,8 +150,8 @@ class SacAgent(nn.Module):
         wanted = settings.target_entropy
         self.target_entropy = -actor.action_dim / 2 if wanted is None else wanted
         self.critic_optimiser = torch.optim.Adam(critic.parameters(), lr=settings.lr, fused=True)
-        self.actor_optimiser = torch.optim.Adam(actor.parameters(), lr=settings.lr, fused=True)
-        self.temperature_optimiser = torch.optim.Adam([self.log_temperature], lr=settings.lr, fused=True)
+        learned = [*actor.parameters(), self.log_temperature]
+        self.actor_optimiser = torch.optim.Adam(learned, lr=settings.lr, fused=True)
 
     @torch.no_grad()
     def act(self, obs: Mapping[str, Tensor], noise: Tensor | None = None) -> Tensor:
@@ -179,8 +180,10 @@ class SacAgent(nn.Module):
     def update_actor(self, batch: SacBatch, noise: Tensor) -> dict[str, float]:
         """Take one step of actor and temperature and return what to log; `noise` [B, A] is the action's.
 
+        Neither loss has a gradient for the other's parameters, so that one step down their sum is a step of each.
+
         Raises:
-            TrainingError: A loss is not finite; nothing was changed by that step.
+            TrainingError: A loss is not finite; nothing was changed.
         """
         with torch.no_grad():
             features = self.critic.encoder(batch.obs)
@@ -189,19 +192,21 @@ class SacAgent(nn.Module):
             value = self.critic.head.improved(self.critic.out_of_features(features, action[:, None]))
         temperature = self.log_temperature.exp()
         norm = self.settings.max_grad_norm
-        loss = (temperature.detach() * log_prob - value).mean()
-        step(self.actor_optimiser, loss, self.actor.parameters(), what="actor", max_norm=norm)
         entropy = -float(log_prob.detach().mean())
         surplus = temperature * (entropy - self.target_entropy)
-        step(self.temperature_optimiser, surplus, [self.log_temperature], what="temperature")
+        loss = (temperature.detach() * log_prob - value).mean() + surplus
+        step(self.actor_optimiser, loss, self.actor.parameters(), what="actor and temperature", max_norm=norm)
         return {"actor/entropy": entropy, "actor/temperature": float(temperature.detach())}
 
     @torch.no_grad()
     def _target(self, batch: SacBatch, noise: Tensor, return_noise: Tensor | None = None) -> TdTarget:
         s, features = self.settings, self.critic.encoder(batch.next_obs)
-        action, log_prob = self.actor.sample(features, noise)
+        if s.backup_entropy:
+            action, log_prob = self.actor.sample(features, noise)
+            cost = self.log_temperature.exp() * log_prob
+        else:
+            action, cost = self.actor.choose(features, noise), None
         next_out: Tensor = self.target_members(torch.cat([features, action], dim=1))
-        cost = self.log_temperature.exp() * log_prob if s.backup_entropy else None
         return self.critic.head.target(
             next_out, batch.reward, batch.bootstrap, subset=s.subset, cost=cost, bounds=s.bounds, noise=return_noise
         )

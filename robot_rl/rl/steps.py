@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from robot_rl.errors import ConfigError
+from robot_rl.hold import Hold
 from robot_rl.rl.actions import ActionScaler
 from robot_rl.rl.residual import ResidualActor
 from robot_rl.rl.sac import GaussianActor
@@ -70,7 +71,7 @@ class StepModule(nn.Module, abc.ABC):
         """Return an action [A] that nothing learned decides."""
 
     def _draw(self, rng: np.random.Generator) -> Tensor:
-        """Return standard normal numbers [1, A] of a stationary first-order process; call it once a tick."""
+        """Return standard normal numbers [1, A] of a stationary first-order process; call it once a decision."""
         fresh = torch.from_numpy(rng.standard_normal((1, len(self.scaler.half)), dtype=np.float32))
         if self._drawn is not None:
             fresh = self._correlation * self._drawn + math.sqrt(1 - self._correlation**2) * fresh
@@ -104,10 +105,12 @@ class ResidualStep(StepModule):
         names: As of `StepModule`.
         noise: Standard deviation of the exploration, in the agent's unit.
         warm_up_noise: Half width of the uniform noise on the base before anything is learned.
-        correlation: Of either noise, as of `StepModule`.
+        correlation: Of either noise, from one decision to the next, as of `StepModule`.
+        hold: Ticks that a correction lasts, its noise with it; implements `robot_rl.interfaces.Holding`.
+        average: What acts deterministically, in place of `actor`, which explores.
 
     Raises:
-        ConfigError: A negative noise.
+        ConfigError: A negative noise, or a hold below 1.
     """
 
     actor: ResidualActor
@@ -122,23 +125,58 @@ class ResidualStep(StepModule):
         noise: float = 0.05,
         warm_up_noise: float = 0.2,
         correlation: float = 0.0,
+        hold: int = 1,
+        average: ResidualActor | None = None,
     ) -> None:
         if noise < 0 or warm_up_noise < 0:
             raise ConfigError(f"`noise` and `warm_up_noise` must be 0 or more, got {noise} and {warm_up_noise}")
+        self.hold = Hold(hold)  # first, for `reset`, which the line below calls
         super().__init__(encoder, actor, scaler, names, correlation=correlation)
+        self.average = actor if average is None else average
         self._noise, self._warm_up_noise = noise, warm_up_noise
 
+    @property
+    def held(self) -> int:
+        """Ticks since the correction of the last action was chosen."""
+        return self.hold.age
+
+    def renew(self) -> None:
+        """Choose anew at the next tick."""
+        self.hold.renew()
+
+    def reset(self) -> None:
+        """Begin an episode, with nothing of the last one's noise or correction."""
+        super().reset()
+        self.renew()
+
+    def act(self, obs: Obs, base_action: np.ndarray) -> np.ndarray:
+        """Return the base's action [A] with the deterministic correction that is due."""
+        return self._kept(base_action, lambda: self._choose(obs, base_action, None))
+
+    def explore(self, obs: Obs, base_action: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Return the base's action [A] with a correction drawn around the learning actor's."""
+        return self._kept(base_action, lambda: self._choose(obs, base_action, self._draw(rng)))
+
     def warm_up(self, obs: Obs, base_action: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Return the base's action with uniform noise."""
-        base = self._base(base_action)
-        uniform = torch.erf(self._draw(rng) / math.sqrt(2.0)).to(base.device)
-        return self._physical((base + self._warm_up_noise * uniform).clamp(-1, 1))
+        """Return the base's action with uniform noise, of elements with bounds of their own in proportion."""
+
+        def choose() -> Tensor:
+            uniform = torch.erf(self._draw(rng) / math.sqrt(2.0)).to(self.actor.relative.device)
+            return (self._base(base_action) + self._warm_up_noise * self.actor.relative * uniform).clamp(-1, 1)
+
+        return self._kept(base_action, choose)
+
+    def _kept(self, base_action: np.ndarray, choose: Callable[[], Tensor]) -> np.ndarray:
+        """Return the action of a tick, with the correction that `choose` makes or that still lasts."""
+        total: Tensor = self.hold.total(self._base(base_action).clamp(-1, 1), choose)
+        return self._physical(total.clamp(-1, 1))
 
     @torch.no_grad()
     def _choose(self, obs: Obs, base_action: np.ndarray, noise: Tensor | None) -> Tensor:
         base = self._base(base_action)
-        drawn = None if noise is None else self._noise * noise.to(base.device)
-        return self.actor.total(self._features(obs), base, drawn)
+        if noise is None:
+            return self.average.total(self._features(obs), base)
+        return self.actor.total(self._features(obs), base, self._noise * noise.to(base.device))
 
 
 class GaussianStep(StepModule):

@@ -37,15 +37,23 @@ def corrected(q: np.ndarray, base_action: np.ndarray, gain: float = 0.1) -> np.n
 
 
 def corrected_bundle(
-    base: PolicyBundle, path: Path, *, gain: float = 0.1, bound: float = BOUND, told: float = BOUND, **changes: Any
+    base: PolicyBundle,
+    path: Path,
+    *,
+    gain: float = 0.1,
+    bound: float = BOUND,
+    told: float = BOUND,
+    hold: int = 1,
+    **changes: Any,
 ) -> PolicyBundle:
-    """Publish a base with the correction; `told` is the bound that it is said to have."""
+    """Publish a base with the correction; `told` is the bound that it is said to have, `hold` for how long it lasts."""
     from dataclasses import replace
 
     old = base.manifest
     info = ResidualInfo(
-        base_id=base.id, bound=(told, told), low=(-3.5, -3.5), high=(3.5, 3.5), names=("q",), delay_steps=0
-    )
+        base_id=base.id, bound=(told, told), low=(-3.5, -3.5), high=(3.5, 3.5), names=("q",), delay_steps=0,
+        hold=hold,
+    )  # fmt: skip
     inputs = (TensorInfo("obs.q", "float32", ("B", 2)), TensorInfo("base_action", "float32", ("B", 2)))
     graph = Graph("step.onnx", inputs, (TensorInfo("action", "float32", ("B", 2)),))
     fields = {

@@ -14,7 +14,7 @@ from robot_rl.deploy.residual import OnnxStep, smoke_run_all, step_policy
 from robot_rl.deploy.runners import AssumedLatencyRunner
 from robot_rl.deploy.safety import UNLIMITED, SafetyFilter, SafetyLimits
 from robot_rl.errors import BundleError, ConfigError, SafetyStop, SpecError
-from robot_rl.interfaces import StepPolicy
+from robot_rl.interfaces import Holding, StepPolicy
 from robot_rl.values import Tick
 from tests.deploy.conftest import ROBOT
 from tests.deploy.corrected import corrected, corrected_bundle
@@ -35,6 +35,20 @@ def test_the_step_is_its_formula_within_the_frozen_range(bundle):
         base_action = np.array(base, np.float32)
         expected = np.clip(corrected(Q, base_action), -3.5, 3.5)
         np.testing.assert_allclose(step.act({"q": Q, "unread": Q}, base_action), expected, atol=1e-6)
+
+
+def test_a_correction_lasts_as_long_as_the_bundle_says_and_keeps_range_and_bound(make_bundle, tmp_path):
+    step = step_policy(corrected_bundle(make_bundle("base"), tmp_path / "holding", hold=3))
+    assert isinstance(step, Holding)
+    bases = [np.array([a, -a], np.float32) for a in (0.4, 1.0, 3.48, 0.2)]
+    chosen = corrected(Q, bases[0]) - bases[0]
+    for base, held in zip(bases, (0, 1, 2, 0), strict=True):
+        got = step.act({"q": Q}, base)
+        expected = base + chosen if held else corrected(Q, base)
+        np.testing.assert_allclose(got, np.clip(expected, -3.5, 3.5), atol=1e-6)
+        assert step.held == held
+    step.renew()
+    np.testing.assert_allclose(step.act({"q": Q}, bases[1]), corrected(Q, bases[1]), atol=1e-6)
 
 
 def test_a_bundle_without_a_correction_has_none(make_bundle):

@@ -19,8 +19,10 @@ from tests.rl.reach import SPEC, STEP_NS, Biased, make_store
 from tests.rl.test_runner import Told
 
 
-def recording(first, n=4, *, by_human=(), source="policy", outcome="success", version=3, reward=True, bare=False):
-    """x and action of step t are first + t; the base would have done 100 (first + t)."""
+def recording(
+    first, n=4, *, by_human=(), source="policy", outcome="success", version=3, reward=True, bare=False, hold=1
+):
+    """x and action of step t are first + t; the base would have done 100 (first + t); decided every `hold` steps."""
     extras = {} if bare else runner_extras(SPEC)
     recorder = TickRecorder(SPEC, extra=extras)
     recorder.start(Tick(stamp_ns=0, obs={"x": np.array([first], np.float32)}))
@@ -31,7 +33,7 @@ def recording(first, n=4, *, by_human=(), source="policy", outcome="success", ve
             reward=float(end and reward), by_human=t in by_human, truncated=end,
         )  # fmt: skip
         base = np.array([100 * x], np.float32)
-        given = {"base_action": base, "action_policy": base, "chunk_offset": np.int64(t)}
+        given = {"base_action": base, "action_policy": base, "chunk_offset": np.int64(t), "held": np.int64(t % hold)}
         recorder.add(tick, extras={} if bare else {**given, "policy_version": np.int64(version)})
     final = {"final_extras": {"base_action": [100.0 * (first + n)]}}
     return recorder.finish(RecordingMeta(source=source, outcome=outcome, extra={} if bare else final))
@@ -43,10 +45,8 @@ def store(tmp_path):
 
 
 def make_feed(*, batch=8, ratio=0.5, n_step=1, seed=0, **settings):
-    return ReplayFeed(
-        SPEC, SymmetricSampler(batch, ratio), n_step=n_step, gamma=0.5, streams={"base_action": (1,)}, seed=seed,
-        **settings,
-    )  # fmt: skip
+    settings = {"streams": {"base_action": (1,)}, **settings}
+    return ReplayFeed(SPEC, SymmetricSampler(batch, ratio), n_step=n_step, gamma=0.5, seed=seed, **settings)
 
 
 def filled(store, *recordings, **settings):
@@ -54,6 +54,18 @@ def filled(store, *recordings, **settings):
     for item in recordings:
         feed.add(store.episode(store.append(item)))
     return feed
+
+
+def test_segments_begin_where_a_correction_was_chosen_or_a_person_decided(store):
+    feed = filled(store, recording(0, n=9, hold=4, by_human=(6,)), n_step=4, ratio=0.0, batch=64)
+    batch = feed.sample()
+    assert {float(x) for x in batch.obs["x"][:, 0, 0]} == {0.0, 4.0, 6.0, 8.0}
+    assert feed.counts.steps == 9
+
+
+def test_recordings_without_that_stream_begin_one_at_every_step(store):
+    feed = filled(store, recording(0, bare=True), streams={})
+    assert feed.counts.online == 4
 
 
 def test_a_step_that_a_person_drove_is_in_both_pools_and_the_policys_in_one(store):

@@ -9,7 +9,7 @@ from torch import nn
 
 from robot_rl.errors import ConfigError, TrainingError
 from robot_rl.rl.critic import QEnsemble
-from robot_rl.rl.residual import ResidualActor, ResidualAgent, ResidualBatch, ResidualSettings, judged_width
+from robot_rl.rl.residual import ResidualActor, ResidualAgent, ResidualBatch, ResidualSettings, bounds_of, judged_width
 
 
 class Newest(nn.Module):
@@ -30,7 +30,9 @@ def make(n_state=3, n_action=2, **settings):
     chosen = ResidualSettings(**settings)
     width = judged_width(n_action, chosen)
     critic = QEnsemble(Newest(n_state), n_features=n_state, action_dim=width, n_members=5, hidden=(64, 64))
-    actor = ResidualActor(n_state, n_action, alpha=chosen.alpha, hidden=(64, 64))
+    actor = ResidualActor(
+        n_state, n_action, alpha=chosen.alpha, wide=chosen.wide, wide_alpha=chosen.wide_alpha, hidden=(64, 64)
+    )
     return ResidualAgent(critic, actor, chosen)
 
 
@@ -55,6 +57,36 @@ def test_the_residual_never_exceeds_its_bound():
         actor.layers[-1].weight.normal_(0, 1e3)
     data = batch()
     assert actor(data.obs["x"][:, 0], data.base).abs().max() <= 0.1
+
+
+def test_wide_elements_have_a_bound_of_their_own():
+    actor = ResidualActor(3, 2, alpha=0.1, wide=[-1], wide_alpha=0.8)
+    with torch.no_grad():
+        actor.layers[-1].bias.fill_(50.0)
+    assert actor(torch.zeros(1, 3), torch.zeros(1, 2))[0].tolist() == pytest.approx([0.1, 0.8])
+    assert bounds_of(3, alpha=0.1, wide=[0], wide_alpha=0.8).tolist() == [0.8, 0.1, 0.1]
+    with pytest.raises(ConfigError, match=r"`wide` names the elements \[2, -3\] of an action of 2"):
+        bounds_of(2, alpha=0.1, wide=[2, 1, -3])
+
+
+def test_the_penalty_is_told_in_shares_of_each_bound():
+    losses = []
+    for wide in ([], [1]):
+        agent = make(residual_penalty=1.0, alpha=0.1, wide=wide, wide_alpha=0.8)
+        with torch.no_grad():
+            agent.actor.layers[-1].bias.copy_(torch.atanh(torch.tensor([0.5, 0.5])))
+        agent._gain = lambda features, total, base: 0 * total.sum(1)
+        losses.append(agent.update_actor(batch())["actor/loss"])
+    assert losses == pytest.approx([0.5, 0.5], rel=1e-5)
+
+
+@pytest.mark.parametrize(("average", "moved"), [(1.0, 1.0), (0.25, 0.25)])
+def test_the_delivered_actor_moves_its_share_of_the_way_to_the_learning_one(average, moved):
+    agent, data = make(average=average), batch()
+    before = [p.detach().clone() for p in agent.average_actor.parameters()]
+    agent.update_actor(data)
+    for old, kept, learning in zip(before, agent.average_actor.parameters(), agent.actor.parameters(), strict=True):
+        assert torch.allclose(kept, old + moved * (learning - old), atol=1e-7)
 
 
 def test_the_sum_is_clamped_and_no_gradient_passes_where_it_is():

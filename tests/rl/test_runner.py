@@ -5,6 +5,7 @@ import pytest
 
 from robot_rl.errors import ConfigError
 from robot_rl.evaluation.rollouts import run_episode
+from robot_rl.hold import Hold
 from robot_rl.rl.runner import NO_CHUNK, StepRunner, StepwisePolicy
 from robot_rl.specs import ActionSpec, ArraySpec, RobotSpec
 from robot_rl.values import ActionChunk, Tick
@@ -114,6 +115,44 @@ def test_a_person_overrides_the_total_and_the_base_is_asked_anew_after():
     assert [decision.by_human for decision in decisions] == [False, True, True, False, False]
     assert [float(decision.extras["base_action"][0]) for decision in decisions] == [0, 1, 200, 300, 301]
     assert [float(decision.extras["action_policy"][0]) for decision in decisions] == person.proposed
+
+
+class Adds:
+    """Adds 0.25 times the observation to the base, and keeps that for four ticks."""
+
+    def __init__(self):
+        self.hold = Hold(4)
+
+    @property
+    def held(self):
+        return self.hold.age
+
+    def reset(self):
+        self.renew()
+
+    def renew(self):
+        self.hold.renew()
+
+    def act(self, obs, base_action):
+        return self.hold.total(base_action, lambda: base_action + 0.25 * obs["x"])
+
+    def explore(self, obs, base_action, rng):
+        return self.act(obs, base_action)
+
+    warm_up = explore
+
+
+def test_a_correction_lasts_and_is_chosen_anew_after_a_person_and_in_each_episode():
+    runner = StepRunner(WIDE, base=Told(), step=Adds(), intervener=Takes(6))
+    for _ in range(2):
+        decisions = drive(runner, 9, first=1)
+        held = [int(decision.extras["held"]) for decision in decisions]
+        assert held == [0, 1, 2, 3, 0, 1, 2, 0, 1]
+        corrections = [
+            a - float(d.extras["base_action"][0]) for a, d in zip(actions(decisions), decisions, strict=True)
+        ]
+        assert corrections[:6] == [0.25] * 4 + [1.25] * 2
+        assert corrections[7:] == [2.0] * 2
 
 
 def test_a_person_is_held_to_the_robots_limits_alone():

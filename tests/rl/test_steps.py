@@ -57,6 +57,49 @@ def test_a_correlation_of_one_which_would_never_change_is_refused():
         step(correlation=1.0)
 
 
+def test_a_correction_lasts_with_its_noise_and_follows_the_base():
+    policy, rng = step(noise=0.1, warm_up_noise=0.2, hold=4), np.random.default_rng(0)
+    for how in ("explore", "warm_up"):
+        policy.reset()
+        moved = np.array([getattr(policy, how)(OBS, BASE + 0.1 * t, rng) - 0.1 * t for t in range(8)])
+        assert np.allclose(moved[:4], moved[0], atol=1e-6)
+        assert np.allclose(moved[4:], moved[4], atol=1e-6)
+        assert np.abs(moved[4] - moved[0]).max() > 1e-3
+    policy.reset()
+    assert policy.held == 0
+
+
+def test_a_kept_correction_never_takes_the_total_out_of_the_unit():
+    policy = step(warm_up_noise=0.2, hold=4)
+    rng = np.random.default_rng(0)
+    policy.reset()
+    for base in (BASE + 5, BASE, BASE + 0.99, BASE - 5):
+        total = policy.warm_up(OBS, base, rng)
+        assert np.abs(total).max() <= 1
+        assert np.abs(total - np.clip(base, -1, 1)).max() <= 0.2 + 1e-6
+
+
+def test_wide_elements_explore_in_proportion_to_their_bound():
+    actor = ResidualActor(3, 2, alpha=0.1, wide=[-1], wide_alpha=0.5)
+    noise = draws(ResidualStep(Newest(), actor, SCALER, ["x"], noise=0.02), 4000)
+    assert noise.std(0) == pytest.approx([0.02, 0.1], rel=0.1)
+
+
+def test_the_average_acts_and_the_learning_actor_explores():
+    learning, average = ResidualActor(3, 2, alpha=0.1), ResidualActor(3, 2, alpha=0.1)
+    with torch.no_grad():
+        learning.layers[-1].bias.fill_(9.0)
+    policy = ResidualStep(Newest(), learning, SCALER, ["x"], noise=0.0, average=average)
+    assert policy.act(OBS, BASE).tolist() == [0.0, 0.0]
+    assert policy.explore(OBS, BASE, np.random.default_rng(0)).tolist() == pytest.approx([0.1, 0.1])
+
+
+@pytest.mark.parametrize("hold", [0, -1])
+def test_a_hold_below_one_tick_is_refused(hold):
+    with pytest.raises(ConfigError, match="`hold` must be at least 1 tick"):
+        step(hold=hold)
+
+
 def test_the_deterministic_action_takes_no_noise():
     policy = step(noise=0.1)
     assert torch.equal(torch.from_numpy(policy.act(OBS, BASE)), torch.zeros(2))
