@@ -129,6 +129,11 @@ def _certified(raw: dict[str, Any]) -> list[dict[str, Any]]:
     for part in ("denoise", "end_to_end"):
         mine, theirs, words = got.latency[part], got.teacher_latency[part], part.replace("_", " ")
         done.append(_row(f"{name}: {words} p50", mine.p50_ms, "ms", baseline=f"{theirs.p50_ms:.3g} ms ({steps})"))
+        if mine.first_ms is not None and theirs.first_ms is not None:
+            done.append(
+                _row(f"{name}: {words} p50, first call after another network's", mine.first_ms, "ms",
+                     baseline=f"{theirs.first_ms:.3g} ms ({steps})")
+            )  # fmt: skip
         done.append(_row(f"{name}: {words} p99", mine.p99_ms, "ms", baseline=f"{theirs.p99_ms:.3g} ms ({steps})"))
     done.append(
         _row(f"{name}: energy distance to its teacher, normalised actions", got.distance,

@@ -34,7 +34,9 @@ BASE_STEPS = 4000
 """Of imitation, from data in which half of the frames lead nowhere."""
 BEGUN = ("base", "base with noise")
 ALONE = "imitation alone, equal data"
-STAGES = ["algo.offline.improve.lr=0.00001", "algo.offline.improve.updates=1000", "algo.head=true"]
+STAGES = [
+    "algo.offline.improve.lr=0.00001", "algo.offline.improve.updates=1000", "algo.head=true", "distill.threads=1"
+]  # fmt: skip
 TINY = [
     "train.batch_size=32", "+denoiser.width=16", "policy.n_steps=2", "algo.offline.critic.steps=10",
     "algo.offline.critic.hidden=[16]", "algo.offline.dynamics.epochs=1", "algo.offline.dynamics.hidden=[16]",

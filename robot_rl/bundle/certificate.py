@@ -21,10 +21,18 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class Latency:
-    """Time of one call at batch 1, in milliseconds."""
+    """Time of one call at batch 1.
+
+    Args:
+        p50_ms: Median, in milliseconds.
+        p99_ms: 99th percentile.
+        first_ms: Median of the calls that came after another network's, whose weights had to be fetched from memory
+            again; `None` where that was not told apart.
+    """
 
     p50_ms: float
     p99_ms: float
+    first_ms: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

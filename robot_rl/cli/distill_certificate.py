@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 PARTS = {"encode": "encode", "denoise": "", "end_to_end": "sample"}
 """What is timed apart, and which of the bundle graphs it is; denoising alone has none there."""
 
+_BLOCK = 10
+"""Calls of a graph in a row."""
+
 
 def package_head(
     config: DictConfig, console: Console, teacher: Teacher, export: Callable[[str, str], PolicyBundle]
@@ -161,7 +164,8 @@ def onnx_times(
 ) -> dict[str, dict[str, Latency]]:
     """Return the times of one sample of `head` and `teacher` in ONNX Runtime on one thread, by `PARTS`.
 
-    The whole of the head is the bundle's own graph. All graphs are called in turns, so that each sees the same machine.
+    The whole of the head is the bundle's own graph. All graphs are called in turns, so that each sees the same machine,
+    and several times in a row, as a loop calls one policy and no other.
     """
     from policies.onnx_graphs import describe
     from robot_rl.deploy.onnx_policy import load_graph, open_session
@@ -175,10 +179,11 @@ def onnx_times(
             content, feed = _graph(model, part, teacher, obs, exported=(who, part) == ("head", "end_to_end"))
             session = load_graph(content, describe(part, content)) if content else open_session(bundle, "sample")
             runs[f"{who}/{part}"] = partial(session.run, None, feed)
-    times = in_turns(runs, calls, warm_up=20)
+    times = in_turns(runs, calls, warm_up=20, block=_BLOCK)
 
     def latency(key: str) -> Latency:
-        return Latency(float(np.median(times[key])), float(np.quantile(times[key], 0.99)))
+        taken = np.array(times[key])
+        return Latency(float(np.median(taken)), float(np.quantile(taken, 0.99)), float(np.median(taken[::_BLOCK])))
 
     return {who: {part: latency(f"{who}/{part}") for part in PARTS} for who in ("head", "teacher")}
 

@@ -99,15 +99,25 @@ def denoising_ms(
         return in_turns(runs, calls)
 
 
-def in_turns(runs: Mapping[str, Callable[[], object]], calls: int, *, warm_up: int = 3) -> dict[str, list[float]]:
-    """Return the milliseconds that each of several functions took, called in turns so that all see the same machine."""
+def in_turns(
+    runs: Mapping[str, Callable[[], object]], calls: int, *, warm_up: int = 3, block: int = 1
+) -> dict[str, list[float]]:
+    """Return the milliseconds that each of several functions took, called in turns so that all see the same machine.
+
+    Args:
+        runs: What is called, by name.
+        calls: Calls of each that count; rounded up to whole blocks.
+        warm_up: Turns before those that count.
+        block: Calls of a turn. From the second on a network finds its weights in the processor's caches.
+    """
     times: dict[str, list[float]] = {name: [] for name in runs}
-    for i in range(warm_up + calls):
+    for i in range(warm_up + -(-calls // block)):
         for name, call in runs.items():
-            began = time.perf_counter()
-            call()
-            if i >= warm_up:
-                times[name].append(1e3 * (time.perf_counter() - began))
+            for _ in range(block):
+                began = time.perf_counter()
+                call()
+                if i >= warm_up:
+                    times[name].append(1e3 * (time.perf_counter() - began))
     return times
 
 
