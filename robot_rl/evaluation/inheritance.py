@@ -95,6 +95,7 @@ def _check_same(child: PolicyBundle, mine: ResidualInfo, parent: Manifest, their
         "action range": (mine.low, mine.high) == (theirs.low, theirs.high),
         "observations": mine.names == theirs.names,
         "delay_steps": mine.delay_steps == theirs.delay_steps,
+        "hold": mine.hold == theirs.hold,
         "n_execute": ours.n_execute == parent.n_execute,
     }
     if other := [name for name, is_same in same.items() if not is_same]:

@@ -68,6 +68,7 @@ def test_a_parent_that_failed_lends_nothing(make_bundle, tmp_path):
     [
         ({"told": 0.06, "bound": 0.06}, r"\['bound'\] differ"),
         ({"n_execute": 2}, r"\['n_execute'\] differ"),
+        ({"hold": 3}, r"\['hold'\] differ"),
         ({"parent": "another"}, "was fine-tuned from 'another'"),
     ],
 )
