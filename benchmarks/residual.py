@@ -155,7 +155,8 @@ def plot(tasks: Mapping[str, Path], seeds: Sequence[int]) -> None:
     for axes, (task, out) in zip(panels[0], tasks.items(), strict=True):
         _draw(axes, task, out, seeds)
     panels[0][0].set(ylabel="success, 20 seeds a point", ylim=(-0.02, 1.02))
-    panels[0][-1].legend()
+    for axes in panels[0]:
+        axes.legend(loc="lower right")
     DOC_IMAGES.mkdir(parents=True, exist_ok=True)
     fig.savefig(DOC_IMAGES / "residual.png", dpi=110)
     plt.close(fig)
