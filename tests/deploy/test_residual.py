@@ -135,6 +135,15 @@ def test_the_driver_corrects_each_tick_by_what_is_seen_there():
     assert run.step.asked == 20
 
 
+def test_a_correction_that_lasts_is_chosen_anew_with_each_plan():
+    run = Run()
+    run.step.held, run.step.renewed = 0, 0
+    run.step.renew = lambda: setattr(run.step, "renewed", run.step.renewed + 1)
+    run.driver.replan()
+    run.driver.reset()
+    assert run.step.renewed == 2
+
+
 def test_an_action_that_is_repeated_is_not_corrected_again():
     run = Run()
     while run.tick().action is None:
