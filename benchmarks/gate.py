@@ -44,7 +44,9 @@ ARMS: dict[str, list[str]] = {
     "flipped_ungated": ["algo.gate.rule=off", "+algo.improve.advantage_sign=-1"],
 }
 COLOURS = dict(zip(ARMS, ("tab:blue", "tab:orange", "tab:green", "tab:red"), strict=True))
-BASE = ["task=lift", "train.steps=4000", *QUICK]
+BASE_STEPS = 4000
+"""Of imitation, from data in which half of the frames lead nowhere."""
+BASE = ["task=lift", f"train.steps={BASE_STEPS}", *QUICK]
 GIVES_UP = {"lift": 80, "insert": 50}
 """Steps after which a demonstrator leaves off; one who misjudges would miss until the end, and be imitated in that."""
 VALIDITY = "validity.json"

@@ -22,7 +22,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 
 from benchmarks._results import DOC_IMAGES, write_results
-from benchmarks.gate import collect
+from benchmarks.gate import BASE_STEPS, collect
 from benchmarks.residual import QUICK, command
 from robot_rl.evaluation.statistics import clopper_pearson, student_t
 
@@ -30,8 +30,6 @@ mpl.use("Agg")
 NAME = "rl100_stages"
 QUALITIES = {"lift": (1.0, 0.5, 0.2), "insert": (1.0, 0.54, 0.23)}
 """The expert itself, and two who misjudge; a third of the episodes each."""
-BASE_STEPS = 4000
-"""Of imitation, from data in which half of the frames lead nowhere."""
 BEGUN = ("base", "base with noise")
 ALONE = "imitation alone, equal data"
 STAGES = [

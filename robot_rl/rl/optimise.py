@@ -52,7 +52,7 @@ def step(
             f"the {what}'s loss became {value}; nothing was changed by this step. Look for NaN in the stored "
             "observations and rewards, or lower the learning rate, and resume from the last checkpoint"
         )
-    for group in optimiser.param_groups:  # `zero_grad` does the same and takes ten times as long
+    for group in optimiser.param_groups:  # what `zero_grad` does, without its bookkeeping
         for parameter in group["params"]:
             parameter.grad = None
     loss.backward()  # type: ignore[no-untyped-call]

@@ -173,6 +173,7 @@ class StepRunner:
         if base is None and step is None:
             raise ConfigError("an actor needs a base or a step policy, got neither")
         self.spec, self._step, self._intervener, self._seed = spec, step, intervener, seed
+        self._holding = step if isinstance(step, Holding) else None
         self._queue = None if base is None else BaseQueue(base, delay_steps=delay_steps)
         self._history = ObsHistory(1 if base is None else base.n_obs)
         self.reset(0)
@@ -196,10 +197,9 @@ class StepRunner:
         proposed = self._within_limits(self._correct(tick.obs, base, mode))
         taken = None if self._intervener is None else self._intervener.act(tick, proposed.copy())
         action = proposed if taken is None else self._within_limits(taken)
-        held = self._step.held if isinstance(self._step, Holding) else 0
         extras = {
             "base_action": base, "action_policy": proposed, "chunk_offset": np.array(offset, np.int64),
-            HELD: np.array(held, np.int64),
+            HELD: np.array(0 if self._holding is None else self._holding.held, np.int64),
         }  # fmt: skip
         if taken is not None:
             self._drop()
@@ -213,8 +213,8 @@ class StepRunner:
         """Forget what base and correction had in mind: the arm went another way."""
         if self._queue is not None:
             self._queue.drop()
-        if isinstance(self._step, Holding):
-            self._step.renew()
+        if self._holding is not None:
+            self._holding.renew()
 
     def _base(self, tick: Tick) -> tuple[np.ndarray, int]:
         stacked = self._history.push(tick.obs)
