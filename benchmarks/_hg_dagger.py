@@ -75,7 +75,7 @@ def _play(policy: Path, folder: Path, *, seed: int, steps: int, wanted: int, set
     actor = Actor(
         env, runner, None, store, pace=Pace(total_steps=steps, warm_up_steps=0), published=folder / "none",
         belongs_to=f"hg_dagger_{policy.name}", settings=ActorSettings(first_seed=FIRST_SEED * (seed + 1)),
-        task=config.task.description, played=[entry.steps for entry in store.entries()],
+        task=config.task.description, played=store.entries(),
     )  # fmt: skip
     with Progress() as progress:
         task = progress.add_task(f"playing, {policy.name}", total=steps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -9,10 +10,12 @@ from rich.console import Console
 
 from robot_rl.cli.config import plain
 from robot_rl.cli.distill_teacher import Teacher, check_data, open_teacher, remember
+from robot_rl.cli.finetune_base import identify
 from robot_rl.cli.model_card import ModelCard
 from robot_rl.cli.train_command import datasets
 from robot_rl.data.store import EpisodeStore
 from robot_rl.errors import ConfigError
+from robot_rl.imitation.checkpoint import load_model_weights
 from robot_rl.imitation.summary import TrainSummary
 from robot_rl.imitation.trainer import Trainer
 
@@ -67,14 +70,20 @@ def run(config: DictConfig, console: Console) -> TrainSummary:
     if not isinstance(head, OneStepHead):
         raise ConfigError(f"`head._target_` must be a one-step head, got {type(head).__name__}")
     started = head.teach(teacher.model)
+    origin = "its teacher's weights" if started else "fresh weights"
+    if config.distill.start is not None:
+        load_model_weights(head, Path(config.distill.start) / "checkpoints" / "last")
+        head.adopt(teacher.model)
+        origin = f"the head {config.distill.start}"
     card.save(config.distill.out)
     remember(config.distill.out, teacher)
     settings = {name: plain(config.distill[name]) for name in TRAINING}
     recorded = {"policy": card.policy, "data_digest": card.data_digest, "teacher": teacher.id}
+    if config.distill.start is not None:
+        recorded["start"] = identify(config.distill.start)
     trainer = Trainer(
         head, train, val, run_dir=config.distill.out, seed=config.seed, config=recorded, best_by="val/loss", **settings
     )
-    origin = "its teacher's weights" if started else "fresh weights"
     console.print(f"{type(head).__name__} of {teacher.run}, K = {teacher.n_steps}, from {origin}; {len(train)} windows")
     summary = trainer.fit(resume="auto")
     console.print(f"distilled {summary.step} steps in {summary.seconds / 60:.1f} min into {config.distill.out}")

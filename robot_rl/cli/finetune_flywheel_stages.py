@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, cast
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
+from robot_rl.cli import finetune_head
 from robot_rl.cli.config import build, plain
+from robot_rl.cli.distill_teacher import is_head
 from robot_rl.cli.evaluate_command import environment
 from robot_rl.cli.finetune_flywheel_judge import Ring, told
 from robot_rl.cli.finetune_offline import IMITATION, OfflineStage
@@ -240,10 +242,13 @@ def online(work: Work) -> StageDone:
 
 
 def head(work: Work) -> StageDone:
-    """Distil the policy that stands into a one-step head, which stands beside it."""
+    """Distil the policy that stands into a one-step head beside it, from the head that followed it, if there is one."""
     from robot_rl.cli import distill_command
 
-    summary = distill_command.run(work.stage_config(work.out / HEAD), work.console)
+    config, followed = work.stage_config(work.out / HEAD), work.standing / finetune_head.HEAD
+    if is_head(followed):
+        config.distill.start = str(followed)
+    summary = distill_command.run(config, work.console)
     if summary.status == "interrupted":
         raise KeyboardInterrupt
     return work.kept(HEAD, "beside the policy; `robot-rl package` certifies it", teacher=str(work.standing))

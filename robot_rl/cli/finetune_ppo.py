@@ -20,6 +20,7 @@ from robot_rl.cli.config import build, plain
 from robot_rl.cli.evaluate_command import environment
 from robot_rl.cli.finetune_base import identify
 from robot_rl.cli.finetune_card import demonstrations
+from robot_rl.cli.finetune_head import HEAD, leave_head, make_companion
 from robot_rl.cli.finetune_judge import Subject, judge_all, write_outcome
 from robot_rl.cli.finetune_report import sections
 from robot_rl.cli.model_card import ModelCard, torch_policy
@@ -56,7 +57,7 @@ def run_constants(config: DictConfig) -> dict[str, Any]:
     return {
         "base": identify(config.base), "algo": plain(config.algo), "seed": int(config.seed),
         "env": environment(config, config.finetune.latency)[0], "first_seed": int(config.finetune.first_seed),
-        "max_steps": config.finetune.max_steps,
+        "max_steps": config.finetune.max_steps, **({} if config.algo.head_lr is None else {"head": plain(config.head)}),
     }  # fmt: skip
 
 
@@ -67,7 +68,8 @@ def make_ppo(config: DictConfig, chain: DenoisingChain, card: ModelCard) -> PpoO
     torch.manual_seed(int(config.seed))
     critic = build(config.algo.critic, chain.encoder)
     settings = build(config.algo.ppo, n_execute=card.n_execute)
-    return PpoOnline(chain, critic, settings, seed=int(config.seed))
+    companion = make_companion(config, chain)
+    return PpoOnline(chain, critic, settings, seed=int(config.seed), companion=companion)
 
 
 def make_envs(config: DictConfig) -> list[Env]:
@@ -156,6 +158,7 @@ def train(config: DictConfig, console: Console) -> None:
             run = make_run(config, envs)
             try:
                 run.run(stop=lambda: interrupt.raised, watch=watch)
+                head = leave_head(config, run.ppo) if run.finished else None
             finally:
                 run.close()
         finally:
@@ -163,10 +166,12 @@ def train(config: DictConfig, console: Console) -> None:
                 env.close()
         if interrupt.raised:
             raise KeyboardInterrupt
+        if head is not None:
+            console.print(f"its one-step head: {head}")
 
 
 def judge(config: DictConfig, console: Console) -> dict[str, EvaluationSummary]:
-    """Evaluate the tuned policy without its noise and with it, and the base, on the same unseen seeds."""
+    """Evaluate the tuned policy without its noise and with it, its head, and the base, on the same unseen seeds."""
     out = str(config.finetune.out)
     digest = read_state(Path(out) / CHECKPOINTS / "last")["files"]["ema.safetensors"][:12]
     id = f"{run_id(run_constants(config))}@{digest}"
@@ -175,6 +180,8 @@ def judge(config: DictConfig, console: Console) -> dict[str, EvaluationSummary]:
         "exploring": Subject(f"{id}-exploring", partial(exploring_policy, out, plain(config.algo.chain))),
         "base": Subject(identify(config.base), partial(torch_policy, str(config.base))),
     }
+    if config.algo.head_lr is not None:
+        subjects["one-step head"] = Subject(f"{id}-head", partial(torch_policy, f"{out}/{HEAD}"))
     return judge_all(config, subjects, Path(out), console)
 
 

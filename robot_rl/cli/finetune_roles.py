@@ -168,12 +168,16 @@ def make_actor(config: DictConfig, card: FinetuneCard, store: EpisodeStore, algo
     f, env = config.finetune, make_env(config)
     runner = card.build_runner(algorithm, seed=int(config.seed), intervener=make_intervener(config, card.spec))
     settings = ActorSettings(
-        first_seed=f.first_seed, max_steps=f.max_steps, max_ahead=f.max_ahead, patience_s=f.patience_s
+        first_seed=f.first_seed,
+        max_steps=f.max_steps,
+        max_ahead=f.max_ahead,
+        patience_s=f.patience_s,
+        repeat_failed=f.repeat_failed,
     )
     return Actor(
         env, runner, algorithm.policy, store, pace=pace_of(config), published=Path(f.out) / PUBLISHED,
         belongs_to=card.id, settings=settings, task=config.task.description,
-        played=[entry.steps for entry in store.entries()],
+        played=store.entries(),
     )  # fmt: skip
 
 

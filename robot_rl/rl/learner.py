@@ -111,6 +111,8 @@ class Learner:
         """
         began = time.monotonic()
         train_actor = self.pace.trains_actor(self.updates)
+        if train_actor:
+            self._anneal()
         self._values |= self.algorithm.update(batch, self._generator, actor=train_actor)
         self.updates += 1
         self._rng_state = batch.rng_state
@@ -121,6 +123,12 @@ class Learner:
             self.publish()
         if self.updates % self.settings.checkpoint_every == 0:
             self.checkpoint()
+
+    def _anneal(self) -> None:
+        actor = self.algorithm.optimisers().get("actor")
+        if actor is not None and self.pace.actor_anneal != 1.0:
+            for group in actor.param_groups:
+                group["lr"] = group.setdefault("initial_lr", group["lr"]) * self.pace.actor_rate(self.updates)
 
     def catch_up(self, next_batch: Callable[[], Batch], *, stop: Callable[[], bool] = lambda: False) -> int:
         """Make the updates that are owed and return how many were made.

@@ -45,17 +45,20 @@ def same(first, second):
     return all(torch.equal(a[name], b[name]) for name in a)
 
 
+SLOWING = replace(PACE, actor_anneal=0.2)
+
+
 @pytest.mark.parametrize("make", [residual, soft_actor_critic])
 def test_a_learner_that_comes_back_goes_on_bit_for_bit(store, tmp_path, make):
     play(store, tmp_path / "elsewhere", 100, make())
-    whole = make_learner(tmp_path / "a", make(), feed=fed(store, make()))
+    whole = make_learner(tmp_path / "a", make(), feed=fed(store, make()), pace=SLOWING)
     for _ in range(60):
         whole.update(whole.feed.sample())
-    cut = make_learner(tmp_path / "b", make(), feed=fed(store, make()))
+    cut = make_learner(tmp_path / "b", make(), feed=fed(store, make()), pace=SLOWING)
     for _ in range(37):  # killed 12 updates after the last checkpoint
         cut.update(cut.feed.sample())
     cut.close()
-    back = make_learner(tmp_path / "b", make(seed=5), feed=fed(store, make()))
+    back = make_learner(tmp_path / "b", make(seed=5), feed=fed(store, make()), pace=SLOWING)
     assert back.updates == 25
     for _ in range(35):
         back.update(back.feed.sample())

@@ -29,3 +29,15 @@ def test_the_ratio_told_is_the_ratio_made():
 def test_numbers_out_of_range_are_refused(wrong):
     with pytest.raises(ConfigError, match="need"):
         Pace(**{"total_steps": 10, "warm_up_steps": 0, **wrong})
+
+
+def test_the_actors_rate_falls_in_a_straight_line_to_what_is_left_at_the_end():
+    pace = Pace(total_steps=1100, warm_up_steps=100, critic_first=50, utd=0.5, actor_anneal=0.2)
+    assert [pace.actor_rate(update) for update in (0, 50, 300, 550, 900)] == pytest.approx([1.0, 1.0, 0.6, 0.2, 0.2])
+    assert Pace(total_steps=1100).actor_rate(900) == 1.0
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1])
+def test_a_rate_cannot_fall_below_nothing_or_rise(share):
+    with pytest.raises(ConfigError, match="actor_anneal"):
+        Pace(total_steps=10, warm_up_steps=0, actor_anneal=share)

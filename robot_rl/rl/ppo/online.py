@@ -24,6 +24,7 @@ from robot_rl.data.windows import WindowBatch
 from robot_rl.errors import TrainingError
 from robot_rl.imitation.metrics import to_tensors
 from robot_rl.rl.actor import Played
+from robot_rl.rl.ppo.companion import Companion
 from robot_rl.rl.ppo.decisions import Decisions, decisions
 from robot_rl.rl.ppo.gae import explained_variance, gae
 from robot_rl.rl.ppo.objective import (
@@ -68,10 +69,20 @@ class PpoOnline:
         critic: Is trained in place.
         settings: How.
         seed: Of minibatches and of the imitation term's noise.
+        companion: A one-step head that follows the policy, a step a minibatch; `None` for none.
     """
 
-    def __init__(self, chain: TunableChain, critic: StateValue, settings: PpoSettings, *, seed: int = 0) -> None:
+    def __init__(
+        self,
+        chain: TunableChain,
+        critic: StateValue,
+        settings: PpoSettings,
+        *,
+        seed: int = 0,
+        companion: Companion | None = None,
+    ) -> None:
         chain.eval()
+        self.companion = companion
         self.chain, self.critic, self.settings = chain, critic, settings
         self.rows = executed_rows(chain, settings.n_execute)
         for parameter in chain.parameters():
@@ -137,12 +148,14 @@ class PpoOnline:
         return values
 
     def modules(self) -> nn.ModuleDict:
-        """Return chain and critic as one module, as a checkpoint holds them."""
-        return nn.ModuleDict({"chain": cast(nn.Module, self.chain), "critic": self.critic})
+        """Return chain, critic and head as one module, as a checkpoint holds them."""
+        parts = {"chain": cast(nn.Module, self.chain), "critic": self.critic}
+        return nn.ModuleDict(parts if self.companion is None else {**parts, "head": self.companion.head})
 
     def optimisers(self) -> dict[str, torch.optim.Optimizer]:
         """Return the optimisers by name."""
-        return {"actor": self.actor_optimiser, "critic": self.critic_optimiser}
+        ours: dict[str, torch.optim.Optimizer] = {"actor": self.actor_optimiser, "critic": self.critic_optimiser}
+        return ours if self.companion is None else {**ours, "head": self.companion.optimiser}
 
     def state(self) -> dict[str, Any]:
         """Return the numbers that a checkpoint holds beside weights and optimisers, as plain JSON."""
@@ -160,11 +173,14 @@ class PpoOnline:
         self.warm = self.warm or explained > s.warm_up_variance or self.updates >= s.warm_up_updates
         self._set_lr(share)
         tally, moving = Tally(), self.warm
+        noise = torch.Generator().manual_seed(self.updates)  # the head's own: the policy learns the same
         for epoch in range(s.epochs):
             tally.begin()
             for index in first if epoch == 0 else self._minibatches(len(batch)):
                 self._critic_step(batch, known, index, tally)
                 moving = moving and self._actor_step(batch, known, index, demonstrations, tally)
+                if self.companion is not None:
+                    tally.add(self.companion.follow(self._obs(batch, index), noise))
         if s.lr_schedule == "kl" and (kl := tally.last("ppo/kl")) is not None:
             low, high = s.lr_bounds
             self.lr = adapted_lr(self.lr, kl, target=s.kl_target, low=low, high=high)
@@ -215,6 +231,10 @@ class PpoOnline:
         row = torch.as_tensor(batch.row)[index]
         cond = self._encode(batch, row) if known.cond is None else known.cond[index]
         return self.chain.transition_log_prob(cond, batch.chain[index].to(cond.device))[:, :, self.rows]
+
+    def _obs(self, batch: Decisions, index: Tensor) -> dict[str, Tensor]:
+        row, device = torch.as_tensor(batch.row)[index], self.chain.action_low.device
+        return {name: values[row].to(device) for name, values in batch.obs.items()}
 
     def _critic_step(self, batch: Decisions, known: _Known, index: Tensor, tally: Tally) -> None:
         device, s = next(self.critic.parameters()).device, self.settings

@@ -96,3 +96,27 @@ def test_what_cannot_be_is_refused_with_words(trained: Path, capsys: pytest.Capt
         command = ["finetune", f"out={trained}", "algo=rl100_online", f"finetune.out={trained}/no", *quick, *wrong]
         assert main(command) == 2
         assert told in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_head_that_followed_is_left_as_a_run_and_can_be_distilled_further(trained: Path) -> None:
+    from robot_rl.cli.distill_teacher import teacher_of
+
+    out = trained / "with_head"
+    command = ["finetune", f"out={trained}", "algo=rl100_online", *QUICK, "algo.head_lr=0.001", f"finetune.out={out}"]
+    assert main(command) == 0
+    head = out / "head"
+    model = trained_model(head)[1]
+    assert type(model).__name__ == "OneStepModel"
+    assert teacher_of(head).run == out.resolve()
+    tuned = trained_model(out)[1]
+    encoders = (dict(model.encoder.state_dict()), dict(tuned.encoder.state_dict()))
+    assert all(torch.equal(encoders[0][name], encoders[1][name]) for name in encoders[1])
+    assert read_metrics(out / "metrics.jsonl")[-1]["head/loss"] > 0
+    assert "one-step head" in json.loads((out / "summary.json").read_text())
+
+    assert main(command) == 0, "a run that is over leaves the head as it is"
+    more = ["distill", f"out={trained}", f"run={out}", f"distill.out={trained / 'further'}", f"distill.start={head}"]
+    few = ["distill.steps=1", "distill.lr=1e-9", "distill.warmup_steps=0", "distill.threads=1", "distill.episodes=0"]
+    assert main([*more, *few, "distill.batch_size=8", *TINY[4:]]) == 0
+    further = trained_model(trained / "further")[1].denoiser.state_dict()
+    assert all(torch.allclose(value, further[name], atol=1e-6) for name, value in model.denoiser.state_dict().items())
