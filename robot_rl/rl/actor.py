@@ -18,12 +18,13 @@ from torch import nn
 
 from robot_rl.data.episode_file import IndexEntry
 from robot_rl.data.recorder import TickRecorder
-from robot_rl.errors import BundleError, ConfigError, EpisodeError
+from robot_rl.errors import BundleError, EpisodeError
 from robot_rl.interfaces import Env, EpisodeSink
 from robot_rl.rl.pace import Pace
 from robot_rl.rl.publication import Publication, newest
 from robot_rl.rl.replay import FINAL
 from robot_rl.rl.runner import Mode, StepRunner, runner_extras
+from robot_rl.rl.scenes import Scenes
 from robot_rl.values import RecordingMeta, Tick
 
 log = logging.getLogger(__name__)
@@ -41,12 +42,7 @@ class ActorSettings:
         max_ahead: Updates the learner may owe before the actor waits for it between two episodes, for simulations that
             are faster than learning; `None` never waits, as on a robot.
         patience_s: How long it waits at most; a learner that stays silent is not waited for again until it speaks.
-        repeat_failed: Share of episodes that begin as one did that failed, where the environment can set a scene by its
-            seed (after prioritised level replay, Jiang et al. 2021, arXiv 2010.03934): what is failed at is seldom met
-            once most goes well. A seed is taken until it succeeds.
-
-    Raises:
-        ConfigError: A share outside of [0, 1).
+        repeat_failed: As of `Scenes`, where the environment sets a scene by its seed.
     """
 
     first_seed: int = 1_000_000
@@ -54,10 +50,6 @@ class ActorSettings:
     max_ahead: int | None = None
     patience_s: float = 60.0
     repeat_failed: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.repeat_failed < 1:
-            raise ConfigError(f"`repeat_failed` must be a share from 0 to below 1, got {self.repeat_failed}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,9 +98,8 @@ class Actor:
         self.version, self.steps, self.episodes, self.dropped = -1, sum(past.steps for past in played), len(played), 0
         self._published, self._belongs_to, self._task = Path(published), belongs_to, task
         self._digest, self._given_up_at = "", ""
-        self._failed: dict[int, None] = {}
-        for past in played:
-            self._remember(past.seed, past.outcome == "success")
+        self._scenes = Scenes(self.settings.first_seed, self.settings.repeat_failed)
+        self._scenes.remember((past.seed, past.outcome == "success") for past in played)
 
     @property
     def finished(self) -> bool:
@@ -136,9 +127,9 @@ class Actor:
             StoreError: It could not be saved; the message says why, and nothing of it is in the store.
             SpecError: An observation or action is not what the robot's spec says.
         """
-        number, seed = self.settings.first_seed + self.episodes, self._scene()
+        seed = self._scenes.next()
         mode: Mode = "warm_up" if self.steps < self.pace.warm_up_steps else "explore"
-        self.runner.reset(number)
+        self.runner.reset(self._scenes.number)
         recorder = TickRecorder(self.env.spec, extra=runner_extras(self.env.spec))
         tick = self.env.reset(seed)
         recorder.start(tick)
@@ -159,24 +150,8 @@ class Actor:
         id = self.sink.append(recorder.finish(meta))
         self.steps += n
         self.episodes += 1
-        self._remember(seed, success)
+        self._scenes.remember([(seed, success)])
         return Played(id=id, seed=seed, steps=n, success=success, version=self.version)
-
-    def _scene(self) -> int:
-        """Return the seed of the next episode's scene; a run that is continued chooses as one that never stopped."""
-        number = self.settings.first_seed + self.episodes
-        rng = np.random.default_rng([number, 1])
-        if not self._failed or rng.random() >= self.settings.repeat_failed:
-            return number
-        return int(rng.choice(list(self._failed)))
-
-    def _remember(self, seed: int | None, success: bool) -> None:
-        if seed is None:
-            return
-        if success:
-            self._failed.pop(seed, None)
-        else:
-            self._failed[seed] = None
 
     def _step(self, recorder: TickRecorder, tick: Tick, mode: Mode) -> Tick:
         decision = self.runner.decide(tick, mode)

@@ -13,8 +13,7 @@ import pytest
 import torch
 
 from robot_rl.data.store import EpisodeStore
-from robot_rl.errors import ConfigError, EpisodeError, StoreError
-from robot_rl.rl.actor import ActorSettings
+from robot_rl.errors import EpisodeError, StoreError
 from robot_rl.rl.learner import PUBLISHED
 from robot_rl.rl.pace import Pace
 from robot_rl.rl.publication import Publication, publish
@@ -102,34 +101,6 @@ def test_it_warms_up_then_explores_and_goes_on_where_it_was_stopped(store, tmp_p
     assert again.finished
 
 
-class Hard(Reach):
-    """Fails at the first two scenes there are until each has been tried three times."""
-
-    def __init__(self):
-        super().__init__(success=0.0)
-        self.tried = []
-
-    def reset(self, seed):
-        self.tried.append(seed)
-        self.hard = list(dict.fromkeys(self.tried))[:2]
-        self._fails = seed in self.hard and self.tried.count(seed) < 3
-        return super().reset(seed)
-
-    def step(self, action):
-        tick = super().step(action)
-        return tick if self._fails else replace(tick, terminated=True, truncated=False, success=True)
-
-
-def test_scenes_that_were_failed_at_come_back_until_they_succeed(store, tmp_path):
-    env = Hard()
-    actor = make_actor(tmp_path, store, residual(), env=env, repeat_failed=0.8)
-    for _ in range(40):
-        actor.episode()
-    repeats = [seed for n, seed in enumerate(env.tried) if seed != 1_000_000 + n]
-    assert sorted(repeats) == sorted([*env.hard, *env.hard])
-    assert env.tried[-1] == 1_000_039, "nothing is left to repeat"
-
-
 def test_a_run_that_goes_on_repeats_what_one_that_never_stopped_would(store, tmp_path):
     env, again = Reach(success=0.0), Reach(success=0.0)
     seeds = []
@@ -142,12 +113,6 @@ def test_a_run_that_goes_on_repeats_what_one_that_never_stopped_would(store, tmp
     halves += [second.episode().seed for _ in range(6)]
     assert halves == seeds
     assert len(set(seeds)) < len(seeds)
-
-
-@pytest.mark.parametrize("share", [-0.1, 1.0])
-def test_a_share_of_repeats_that_leaves_no_new_scene_is_refused(share):
-    with pytest.raises(ConfigError, match="repeat_failed"):
-        ActorSettings(repeat_failed=share)
 
 
 def test_weights_that_must_not_be_used_are_refused_and_the_last_ones_kept(store, tmp_path, caplog):
