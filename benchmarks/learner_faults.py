@@ -1,8 +1,9 @@
 """Actor and learner on `lift` while the learner is killed ten times and the actor three: is anything lost?
 
 Kills are SIGKILL at random moments. Afterwards every episode in the store must verify, the replay must hold exactly
-the steps that are stored, and the updates made must be those that the pace allows. Then a learner whose loss is made
-not finite must end with our error while the actor plays its steps to the end.
+the steps that are stored, and the updates made must be those that the pace allows; the same after a disk that
+was full for a while and a lock that another process held. Then a learner whose loss is made not finite must end with
+our error while the actor plays its steps to the end.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 from omegaconf import DictConfig
 
 from benchmarks._results import write_results
+from benchmarks._store_faults import disk_rows, lock_rows
 from robot_rl.cli.config import load_config
 from robot_rl.cli.finetune_command import prepare
 from robot_rl.cli.finetune_roles import REFUSED, online_store, pace_of, run_both, start_role
@@ -93,11 +95,10 @@ def damaged(store: EpisodeStore) -> int:
     return bad
 
 
-def kill_rows(config: DictConfig, done: dict[str, int]) -> list[dict[str, Any]]:
-    """Return what became of episodes, replay and updates after the kills."""
+def accounts(config: DictConfig, what: str) -> list[dict[str, Any]]:
+    """Return what became of episodes, replay and updates after `what` happened."""
     store = online_store(config)
     steps, last = sum(entry.steps for entry in store.entries()), _last(config)
-    what = f"learner killed {done['learner']} times, actor {done['actor']}"
     lost = steps - int(last["replay/online"])
     short = pace_of(config).allowed(steps) - int(last["step"])
     return [
@@ -143,16 +144,26 @@ def main() -> None:
     for name in ("collect", "train"):
         if robot_rl([name, f"out={args.out}", *TINY]) != 0:
             raise RuntimeError(f"robot-rl {name} failed")
-    common = [f"out={args.out}", *SMALL]
-    shutil.rmtree(args.out / "killed", ignore_errors=True)
-    shutil.rmtree(args.out / "nan", ignore_errors=True)
-    config = load_config([*common, f"finetune.out={args.out}/killed", f"finetune.steps={args.steps}"])
+
+    def settings(name: str, steps: int, *more: str) -> DictConfig:
+        shutil.rmtree(args.out / name, ignore_errors=True)
+        return load_config(
+            [f"out={args.out}", *SMALL, f"finetune.out={args.out}/{name}", f"finetune.steps={steps}", *more]
+        )
+
+    config = settings("killed", args.steps)
     prepare(config)
     killer = Killer(config, {"learner": 10, "actor": 3}, seed=args.seed)
     run_both(config, killer)
-    diverging = [f"finetune.out={args.out}/nan", "finetune.steps=1500", "finetune.patience_s=5",
-                 f"algo.learner.settings.critic_lr={math.inf}"]  # fmt: skip
-    write_results("learner_faults", [*kill_rows(config, killer.done), *nan_rows(load_config([*common, *diverging]))])
+    kills = f"learner killed {killer.done['learner']} times, actor {killer.done['actor']}"
+    diverging = ("finetune.patience_s=5", f"algo.learner.settings.critic_lr={math.inf}")
+    rows = [
+        *accounts(config, kills),
+        *disk_rows(settings("full", 1500), accounts),
+        *lock_rows(settings("locked", 1500), accounts),
+        *nan_rows(settings("nan", 1500, *diverging)),
+    ]
+    write_results("learner_faults", rows)
 
 
 if __name__ == "__main__":
