@@ -14,11 +14,15 @@ from tests.ros.graph_kit import wait_for
 
 pytest.importorskip("onnx", reason="onnx is not installed here; pip install 'robot-rl[train]'")
 
+import onnxruntime
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.node import Node
+from rclpy.parameter import Parameter
 from robot_rl_ros.bundle_source import BundleSource
 from robot_rl_ros.conversions import msg_to_chunk, msg_to_command
 from robot_rl_ros.graphs import Process
 from robot_rl_ros.obs_sources import read_sources
+from robot_rl_ros.policy_params import declare_providers
 from robot_rl_ros.qos import COMMAND, JOINTS, LATCHED
 from robot_rl_ros.stamps import now_ns, to_msg
 from robot_rl_ros.up import Running
@@ -27,6 +31,7 @@ from std_msgs.msg import String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
+from robot_rl.deploy.providers import Providers
 from robot_rl.errors import BundleError, ConfigError
 from tests.ros.formula_bundle import HORIZON, formula_bundle
 from tests.ros.formula_bundle import JOINTS as NAMES
@@ -189,6 +194,34 @@ def source(path: Path, *, n_joints: int = 8, hardware: bool = False, override: s
 def test_a_bundle_of_another_robot_is_refused(graph):
     with pytest.raises(BundleError, match=r"commands joint_position \(8,\), this robot takes joint_position \(7,\)"):
         source(graph.bundles / "first", n_joints=7).first()
+
+
+def test_where_to_compute_is_a_parameter_and_refused_where_it_is_not_to_be_had(graph, tmp_path):
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("there is a GPU here")
+    cuda = described(graph.bundles / "first", **{"providers.names": ["cuda"], "providers.cuda_graph": True})
+    said = refusal(cuda, tmp_path)
+    assert "none of the providers ['CUDAExecutionProvider'] is available here" in said
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"providers.names": ["gpu"]}, "`providers.names` of node .* must be one of"),
+        ({"providers.names": ["cpu"], "providers.fp16": True}, "`providers.fp16` needs tensorrt among the names"),
+    ],
+)
+def test_settings_of_providers_are_checked(ros_context, given, said):
+    node = Node("providers", parameter_overrides=[Parameter(name, value=value) for name, value in given.items()])
+    with pytest.raises(ConfigError, match=said):
+        declare_providers(node)
+    node.destroy_node()
+
+
+def test_providers_default_to_the_fastest_there_is(ros_context):
+    node = Node("providers")
+    assert declare_providers(node) == Providers()
+    node.destroy_node()
 
 
 def test_a_missing_parameter_is_named(graph, tmp_path):

@@ -29,6 +29,7 @@ from robot_rl_ros.diagnostics import OK, Diagnostics, Health
 from robot_rl_ros.obs_sources import make_observer, read_sources, subscribe, unsubscribe, with_latency
 from robot_rl_ros.params import declare
 from robot_rl_ros.policy_outputs import PolicyOutputs
+from robot_rl_ros.policy_params import declare_providers
 from robot_rl_ros.policy_report import PolicyReport
 from robot_rl_ros.qos import LATCHED
 from robot_rl_ros.runner import run
@@ -53,6 +54,7 @@ class PolicyNode(rclpy.lifecycle.LifecycleNode):
         min_success = declare(self, "min_success", 0.5, "success rate a validation must show", low=0.0, high=1.0)
         velocity = declare(self, "velocity", (list[float],), "speed limits of bundles that inherit [rad/s, m/s]")
         self._threads = declare(self, "threads", 1, "threads of one inference", low=1, high=64)
+        self._providers = declare_providers(self)
         self._seed = declare(self, "seed", -1, "seed of the policy's noise; -1 takes one from the machine", low=-1)
         strategy = declare(self, "execution", STRATEGIES[0], "how chunks are executed", choices=STRATEGIES)
         latency_file = declare(self, "latency_file", "", "latency calibration of the cell the policy was trained with")
@@ -149,7 +151,7 @@ class PolicyNode(rclpy.lifecycle.LifecycleNode):
 
     def _load(self, bundle: PolicyBundle) -> DrivingPolicy:
         seed = None if self._seed < 0 else self._seed
-        policy = self._execution.policy(bundle, threads=self._threads, seed=seed)
+        policy = self._execution.policy(bundle, threads=self._threads, seed=seed, providers=self._providers)
         policy.warm_up()
         return policy
 
