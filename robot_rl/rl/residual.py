@@ -196,8 +196,8 @@ class ResidualAgent(nn.Module):
         self.target_members = deepcopy(critic.members).requires_grad_(False)
         self.target_actor = deepcopy(actor).requires_grad_(False)
         self.average_actor = deepcopy(actor).requires_grad_(False)
-        self.critic_optimiser = torch.optim.AdamW(critic.parameters(), lr=settings.critic_lr, foreach=True)
-        self.actor_optimiser = torch.optim.AdamW(actor.parameters(), lr=settings.actor_lr, foreach=True)
+        self.critic_optimiser = torch.optim.AdamW(critic.parameters(), lr=settings.critic_lr, fused=True)
+        self.actor_optimiser = torch.optim.AdamW(actor.parameters(), lr=settings.actor_lr, fused=True)
 
     def act(self, obs: Mapping[str, Tensor], base: Tensor, noise: Tensor | None = None) -> Tensor:
         """Return total actions [B, A] of the learning actor; `noise` [B, A] is for exploration, before the clamp."""
