@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from robot_rl import __version__
-from robot_rl.bundle import PolicyBundle
+from robot_rl.bundle import PolicyBundle, base_of
 from robot_rl.bundle.accepted import find_bundle
 from robot_rl.cli.config import build
 from robot_rl.cli.latency import aligned_episode, stream_latencies
@@ -26,6 +26,7 @@ from robot_rl.cli.validate_sim import Cell, conditions
 from robot_rl.data.files import replace_file
 from robot_rl.data.store import EpisodeStore
 from robot_rl.deploy.onnx_policy import OnnxPolicy
+from robot_rl.deploy.residual import step_policy
 from robot_rl.errors import ConfigError
 from robot_rl.evaluation.paired import PairedProgress, PairedTest
 from robot_rl.evaluation.replay import ReplayLimits, judge_replay, replay
@@ -90,14 +91,16 @@ class Ladder:
         late, ids = stream_latencies(config.latency, store), store.ids()
         chosen = [ids[i] for i in np.unique(np.linspace(0, max(len(ids) - 1, 0), config.validate.episodes).astype(int))]
         episodes = [aligned_episode(store, id, latency_ns=late) for id in (chosen if ids else [])]
-        policy = OnnxPolicy(self.bundle, threads=threads)
+        policy = OnnxPolicy(base_of(self.bundle), threads=threads)
         policy.warm_up()
-        other = None if self.incumbent is None else OnnxPolicy(self.incumbent, threads=threads)
+        other = None if self.incumbent is None else OnnxPolicy(base_of(self.incumbent), threads=threads)
         with bar(self.console) as progress:
             task = progress.add_task("replaying recorded ticks", total=limits.ticks)
             found = replay(
-                policy, episodes, ticks=limits.ticks, incumbent=other, on_tick=lambda: progress.advance(task)
-            )
+                policy, episodes, ticks=limits.ticks, incumbent=other, on_tick=lambda: progress.advance(task),
+                step=step_policy(self.bundle, threads=threads),
+                incumbent_step=None if self.incumbent is None else step_policy(self.incumbent, threads=threads),
+            )  # fmt: skip
         return judge_replay(found, store.spec, limits, velocity=build(config.task.safety).velocity)
 
     def _simulation(self) -> RungResult:

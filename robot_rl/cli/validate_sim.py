@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from robot_rl.data.store import EpisodeStore
 from robot_rl.deploy.execution import Execution
 from robot_rl.deploy.onnx_policy import OnnxPolicy
 from robot_rl.deploy.promises import ChunkSampler
+from robot_rl.deploy.residual import OnnxStep
 from robot_rl.errors import ConfigError
 from robot_rl.evaluation.delayed import DelaySetting, run_delayed
 from robot_rl.evaluation.delayed_env import DelayedEnv
@@ -127,15 +129,17 @@ class Cell:
 
         Raises:
             BundleError: The bundle does not fit the simulated robot.
-            ConfigError: A bundle with a correction, or an execution, that cannot be played with a delay.
+            ConfigError: An execution that cannot be played with a delay.
         """
         bundle.check_fits(self._envs[0].spec)
         sampler, setting = chunk_sampler(self._config, bundle, self._given)
+        threads = int(self._config.validate.threads)
+        correction = None if residual_info(bundle) is None else partial(OnnxStep, bundle, threads=threads)
 
         def play(seeds: Sequence[int]) -> list[dict[str, Any]]:
             results = run_delayed(
                 self._envs, sampler, seeds, setting=setting, rest=self._rest_action,
-                max_steps=self._config.validate.max_steps,
+                max_steps=self._config.validate.max_steps, make_correction=correction,
             )  # fmt: skip
             return [{**r.episode.to_dict(), "jerk": r.jerk, "held": r.held, "drawn": dict(self._drawn[r.episode.seed])}
                     for r in results]  # fmt: skip
@@ -158,13 +162,8 @@ def chunk_sampler(config: DictConfig, bundle: PolicyBundle, given: Conditions) -
     """Return a bundle's arithmetic and how its chunks are executed, by the configured strategy.
 
     Raises:
-        ConfigError: A correction at control rate or a consensus, which are not played with a delay.
+        ConfigError: A consensus, which is not played with a delay.
     """
-    if residual_info(bundle) is not None:
-        raise ConfigError(
-            f"bundle {bundle.id} corrects its base at every tick, which `validate` does not play with a delay; "
-            "validate its base, and `robot-rl evaluate` the whole"
-        )
     execution: Execution = build(config.execution)
     if execution.consensus is not None:
         raise ConfigError("`execution.consensus` is not played with a delay; validate with execution.consensus=null")

@@ -22,7 +22,7 @@ from robot_rl.errors import ConfigError
 from robot_rl.evaluation.drops import DropPattern
 from robot_rl.evaluation.lockstep import play_lanes
 from robot_rl.evaluation.rollouts import EpisodeResult, EpisodeScore
-from robot_rl.interfaces import Env
+from robot_rl.interfaces import Env, Holding, StepPolicy
 from robot_rl.values import ActionChunk, Obs, PolicyInput
 
 _LOST = 0x105E  # apart from the seed's other uses
@@ -85,8 +85,15 @@ class DelayedResult:
 class _Lane:
     """One environment, the episode in it, and its executor."""
 
-    def __init__(self, env: Env, setting: DelaySetting, n_obs: int, rest: Callable[[Obs], np.ndarray]) -> None:
-        self.env, self._setting, self._rest = env, setting, rest
+    def __init__(
+        self,
+        env: Env,
+        setting: DelaySetting,
+        n_obs: int,
+        rest: Callable[[Obs], np.ndarray],
+        correct: StepPolicy | None,
+    ) -> None:
+        self.env, self._setting, self._rest, self._correct = env, setting, rest, correct
         self._step_ns = env.spec.step_ns
         self._history = ObsHistory(n_obs)
 
@@ -97,6 +104,8 @@ class _Lane:
         self._losses = lost.losses(np.random.default_rng([seed, _LOST]))
         self._executor = ChunkExecutor(n_execute=setting.n_execute, margin_ns=0, combine=setting.combine)
         self._history.reset()
+        if isinstance(self._correct, Holding):
+            self._correct.renew()
         tick = self.env.reset(seed)
         self.stacked = self._history.push(tick.obs)
         self._last = np.asarray(self._rest(tick.obs), dtype=self.env.spec.action.dtype)
@@ -148,7 +157,7 @@ class _Lane:
         if action is not None:
             if self._executor.source_ns != self._source:
                 self._boundaries.append(len(self._commands))
-            self._source, self._last = self._executor.source_ns, action.astype(self.env.spec.action.dtype)
+            self._source, self._last = self._executor.source_ns, self._corrected(action)
         self._commands.append(self._last)
         tick = self.env.step(self.env.spec.action.validate(self._last))
         self.stacked = self._history.push(tick.obs)
@@ -157,6 +166,12 @@ class _Lane:
         if self._score.steps == max_steps and not self._score.over:
             self._score.truncated = True
         return self._result() if self._score.over else None
+
+    def _corrected(self, action: np.ndarray) -> np.ndarray:
+        action = action.astype(self.env.spec.action.dtype)
+        if self._correct is None:
+            return action
+        return self._correct.act({name: rows[-1] for name, rows in self.stacked.items()}, action)
 
     def _result(self) -> DelayedResult:
         commands, counts = np.stack(self._commands).astype(np.float64), self._executor.counts
@@ -185,6 +200,7 @@ def run_delayed(
     rest: Callable[[Obs], np.ndarray],
     max_steps: int | None = None,
     on_done: Callable[[DelayedResult], None] | None = None,
+    make_correction: Callable[[], StepPolicy] | None = None,
 ) -> list[DelayedResult]:
     """Play one episode a seed under a delay, as many at a time as there are environments.
 
@@ -196,6 +212,8 @@ def run_delayed(
         rest: Gives, for an observation, the action that holds the present pose: commanded until the first chunk.
         max_steps: Truncate after so many steps; `None` leaves the end to the environment.
         on_done: Called with every result as it comes in.
+        make_correction: Makes what corrects the action of each tick by the newest observation, one an environment: it
+            is not late, as on the robot; `None` for chunks alone.
 
     Returns:
         One result a seed, in the order of `seeds`.
@@ -212,7 +230,8 @@ def run_delayed(
             for lane in lanes:
                 lane.receive()
 
-    lanes = [_Lane(env, setting, sampler.n_obs, rest) for env in envs]
+    steps = [None if make_correction is None else make_correction() for _ in envs]
+    lanes = [_Lane(env, setting, sampler.n_obs, rest, step) for env, step in zip(envs, steps, strict=True)]
     return play_lanes(lanes, seeds, serve=serve, max_steps=max_steps, on_done=on_done)
 
 

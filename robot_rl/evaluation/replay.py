@@ -16,6 +16,7 @@ from robot_rl.deploy.latency import LatencyHistogram
 from robot_rl.deploy.onnx_policy import OnnxPolicy
 from robot_rl.errors import ConfigError, SafetyStop
 from robot_rl.evaluation.rungs import Check, RungResult
+from robot_rl.interfaces import Holding, StepPolicy
 from robot_rl.specs import RobotSpec
 from robot_rl.values import Episode, Obs, PolicyInput
 
@@ -35,7 +36,7 @@ class ReplayLimits:
         difference: Largest median difference to the recorded action on any axis, as a share of that axis' range in the
             recorded ones (1st to 99th percentile).
         incumbent: The same to the incumbent's action, same observation and noise.
-        latency: Largest p99 of one inference, in control periods.
+        latency: Largest p99 of one inference, and of one correction where there is one, in control periods.
 
     Raises:
         ConfigError: Fewer than ten ticks, or a negative limit.
@@ -67,16 +68,19 @@ class Replayed:
         recorded: The recorded actions of the same ticks, [N, n, A]; the last one of an episode stands for what follows.
         incumbent: The incumbent's answers, [N, n, A], if there is one.
         latency: Of each call of the bundle.
+        correction: Of each correction of a row; `None` without.
     """
 
     chunks: np.ndarray
     recorded: np.ndarray
     incumbent: np.ndarray | None
     latency: LatencyHistogram
+    correction: LatencyHistogram | None = None
 
 
 def replay(
     policy: OnnxPolicy, episodes: Sequence[Episode], *, ticks: int, incumbent: OnnxPolicy | None = None,
+    step: StepPolicy | None = None, incumbent_step: StepPolicy | None = None,
     on_tick: Callable[[], None] = lambda: None,
 ) -> Replayed:  # fmt: skip
     """Ask a policy, and its incumbent, at recorded ticks.
@@ -86,6 +90,8 @@ def replay(
         episodes: Recorded by the robot it is for.
         ticks: How many ticks in all.
         incumbent: Asked with the same observations, each with noise of the same seed.
+        step: Corrects each row by the observation recorded at its tick, the last one of an episode for what follows.
+        incumbent_step: The same of the incumbent.
         on_tick: Called after each.
 
     Raises:
@@ -98,17 +104,37 @@ def replay(
     chosen = [places[i] for i in np.unique(np.linspace(0, len(places) - 1, min(ticks, len(places))).astype(int))]
     rows = policy.n_execute
     theirs = None if incumbent is None else min(rows, incumbent.n_execute)
-    found, recorded, others, latency = [], [], [], LatencyHistogram()
+    found, recorded, others, latency, correction = [], [], [], LatencyHistogram(), LatencyHistogram()
     for e, n in chosen:
         episode = episodes[e]
         began = time.perf_counter_ns()
-        found.append(_answer(policy, episode, n)[:rows])
+        chunk = _answer(policy, episode, n)[:rows]
         latency.record(time.perf_counter_ns() - began)
+        found.append(_corrected(step, chunk, episode, n, correction))
         recorded.append(np.asarray(episode.action)[np.minimum(np.arange(n, n + rows), len(episode) - 1)])
         if incumbent is not None:
-            others.append(_answer(incumbent, episode, n)[:theirs])
+            others.append(_corrected(incumbent_step, _answer(incumbent, episode, n)[:theirs], episode, n))
         on_tick()
-    return Replayed(np.stack(found), np.stack(recorded), np.stack(others) if others else None, latency)
+    theirs_too = np.stack(others) if others else None
+    return Replayed(np.stack(found), np.stack(recorded), theirs_too, latency, None if step is None else correction)
+
+
+def _corrected(
+    step: StepPolicy | None, chunk: np.ndarray, episode: Episode, n: int, took: LatencyHistogram | None = None
+) -> np.ndarray:
+    """Return the rows of a chunk [n, A] as they would be commanded from tick `n` on."""
+    if step is None:
+        return chunk
+    if isinstance(step, Holding):
+        step.renew()
+    rows = []
+    for i, row in enumerate(chunk):
+        at = min(n + i, len(episode) - 1)
+        began = time.perf_counter_ns()
+        rows.append(step.act({name: values[at] for name, values in episode.obs.items()}, row))
+        if took is not None:
+            took.record(time.perf_counter_ns() - began)
+    return np.stack(rows)
 
 
 def _answer(policy: OnnxPolicy, episode: Episode, n: int) -> np.ndarray:
@@ -150,6 +176,11 @@ def judge_replay(
         checks.append(_difference("incumbent", same, replayed.incumbent, replayed.recorded, limits.incumbent))
     p99 = replayed.latency.percentile_ns(99) / 1e6
     checks.append(Check.at_most("latency", p99 / period_ms, limits.latency, f"control periods at p99 ({p99:.2f} ms)"))
+    if replayed.correction is not None:
+        ms = replayed.correction.percentile_ns(99) / 1e6
+        checks.append(
+            Check.at_most("correction", ms / period_ms, limits.latency, f"control periods at p99 ({ms:.2f} ms)")
+        )
     figures: dict[str, Any] = {
         "ticks": len(chunks), "inference_p50_ms": replayed.latency.percentile_ns(50) / 1e6, "inference_p99_ms": p99,
         "control_hz": robot.control_hz, "difference_per_axis": _per_axis(chunks, replayed.recorded).tolist(),

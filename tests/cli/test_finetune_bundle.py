@@ -1,5 +1,6 @@
 """A fine-tuned run as a bundle: what torch does at every tick, the bundle does; and who may learn on a real arm."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,20 @@ def test_evaluate_runs_base_and_correction(out: Path, capsys: pytest.CaptureFixt
     line = ["evaluate", f"bundle={bundle.path}", f"evaluate.out={out / 'judged_eval'}", *SHORT]
     assert main(line) == 0
     assert "validation record" in capsys.readouterr().out
+
+
+def test_validate_plays_base_and_correction(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle = packaged(out, "to_validate")
+    none = [f"validate.replay.{name}=null" for name in ("outside", "speed", "jerk", "difference", "latency")]
+    command = [
+        "validate", f"out={out}", f"bundle={bundle.path}", f"validate.out={out / 'ladder'}", "validate.delay_steps=1",
+        "validate.replay.ticks=10", "validate.lanes=2", "validate=nominal", "+task.env.max_steps=5", *none, *TINY,
+    ]  # fmt: skip
+    assert main(command) == 3, "five steps lift no cube"
+    rungs = {rung["rung"]: rung for rung in json.loads((out / "ladder" / "ladder.json").read_text())}
+    assert set(rungs) == {"replay", "simulation"}
+    assert "correction" in {check["name"] for check in rungs["replay"]["checks"]}
+    assert "simulation does not hold" in " ".join(capsys.readouterr().out.split())
 
 
 def test_newer_weights_of_a_validated_bundle_inherit_and_another_base_is_refused(

@@ -153,6 +153,43 @@ def test_smoothness_by_hand():
     assert result.to_dict()["episode"]["seed"] == 0
 
 
+class Newest:
+    """Adds a hundred times the tick that it sees to the second element; every second tick it repeats what it added."""
+
+    def __init__(self):
+        self.renewed, self.held, self._added = 0, 0, 0.0
+
+    def renew(self):
+        self.renewed, self.held = self.renewed + 1, 0
+
+    def act(self, obs, base_action):
+        if self.held % 2 == 0:
+            self._added = 100.0 * float(obs["tick"][0])
+        self.held += 1
+        return base_action + np.array([0.0, self._added], base_action.dtype)
+
+
+def test_a_correction_reads_what_is_seen_now_however_late_the_chunk_is():
+    made = []
+
+    def make() -> Newest:
+        made.append(Newest())
+        return made[-1]
+
+    envs, setting = [ClockEnv(), ClockEnv()], DelaySetting(delay_steps=2, n_execute=4)
+    plain = play(2, seeds=(0, 3, 6), n_envs=2)[1]
+    run_delayed(
+        envs, AgeSampler(), (0, 3, 6), setting=setting, rest=lambda obs: np.array([-1.0, -1.0]), make_correction=make
+    )
+    assert len(made) == 2
+    assert sum(one.renewed for one in made) == 3, "each episode begins with a fresh one"
+    for seed, rows in {seed: np.array(log) for env in envs for seed, log in env.logs.items()}.items():
+        ticks = np.arange(len(rows))
+        chosen = np.where(ticks < 2, 0, ticks - ticks % 2)  # rest is not corrected: the first choice is made at tick 2
+        np.testing.assert_array_equal(rows[:, 0], plain[seed][:, 0])
+        np.testing.assert_array_equal(rows[:, 1] - plain[seed][:, 1], 100 * chosen)
+
+
 def test_settings_that_make_no_sense_are_refused():
     with pytest.raises(ConfigError, match="`delay_steps` must be 0 or more"):
         DelaySetting(delay_steps=-1, n_execute=1)
