@@ -34,6 +34,8 @@ from robot_rl.values import RecordingMeta
 mpl.use("Agg")
 FIRST_SEED = 1_000_000
 ARMS = ("residual", "rlpd", "filtered_bc")
+REPEATS = "finetune.repeat_failed=0.5"
+"""Of the residual, which fails ever less; RLPD, which fails nearly always at first, is given new scenes."""
 QUICK = ["train.warmup_steps=100", "train.threads=1", "policy.n_steps=4"]
 BASES = {
     "lift": ["task=lift", "collect.episodes=30", "train.steps=600", "finetune.max_steps=100", *QUICK],
@@ -67,7 +69,7 @@ def finetune(out: Path, arm: str, seed: int, *, steps: int, settings: Sequence[s
     command(
         "finetune", f"out={out}", f"algo={arm}", f"seed={seed}", f"finetune.out={out}/{arm}_{seed}",
         "finetune.workers=0", f"finetune.steps={steps}", f"finetune.first_seed={FIRST_SEED * (seed + 1)}",
-        "finetune.eval_every=2500", "evaluate.video_episodes=0", *settings,
+        "finetune.eval_every=2500", "evaluate.video_episodes=0", *([REPEATS] if arm == "residual" else []), *settings,
     )  # fmt: skip
 
 
