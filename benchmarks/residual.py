@@ -34,22 +34,14 @@ from robot_rl.values import RecordingMeta
 mpl.use("Agg")
 FIRST_SEED = 1_000_000
 ARMS = ("residual", "rlpd", "filtered_bc")
-REPEATS = "finetune.repeat_failed=0.5"
-"""Of the residual, which fails ever less; RLPD, which fails nearly always at first, is given new scenes."""
 QUICK = ["train.warmup_steps=100", "train.threads=1", "policy.n_steps=4"]
 BASES = {
-    "lift": [
-        "task=lift",
-        "collect.episodes=30",
-        "train.steps=400",
-        "policy.noise_scale=0",
-        "finetune.max_steps=100",
-        *QUICK,
-    ],
+    "lift": ["task=lift", "collect.episodes=30", "train.steps=600", "finetune.max_steps=100", *QUICK],
     "insert": ["task=insert", "collect.episodes=30", "train.steps=900", *QUICK],
 }
-"""What makes a base that leaves room, by task; a cube not lifted within 100 steps of playing has been missed. Of `lift`
-the base draws no noise, so that what a correction is worth does not change with it."""
+"""What makes a base that leaves room, by task; a cube not lifted within 100 steps of playing has been missed."""
+RESIDUAL = {"lift": ["finetune.repeat_failed=0.5", "algo.learner.settings.alpha=0.08"], "insert": []}
+"""What a task's residual has other than the defaults."""
 STEPS = {"lift": 30_000, "insert": 60_000}
 GOALS = {"lift": "at least 0.95", "insert": "at least 0.70, goal 0.85"}
 
@@ -74,10 +66,11 @@ def make_base(out: Path, settings: Sequence[str]) -> None:
 
 def finetune(out: Path, arm: str, seed: int, *, steps: int, settings: Sequence[str]) -> None:
     """Run one reinforcement learning arm of one seed."""
+    more = RESIDUAL[out.name] if arm == "residual" else []
     command(
         "finetune", f"out={out}", f"algo={arm}", f"seed={seed}", f"finetune.out={out}/{arm}_{seed}",
         "finetune.workers=0", f"finetune.steps={steps}", f"finetune.first_seed={FIRST_SEED * (seed + 1)}",
-        "finetune.eval_every=2500", "evaluate.video_episodes=0", *([REPEATS] if arm == "residual" else []), *settings,
+        "finetune.eval_every=2500", "evaluate.video_episodes=0", *settings, *more,
     )  # fmt: skip
 
 
