@@ -59,6 +59,7 @@ def compose(out: Path, *parents: str, **overrides: object) -> int:
     return main(["compose", f"out={out}", f"parents=[{','.join(parents)}]", *SHORT, *settings])
 
 
+@pytest.mark.slow
 def test_a_search_ends_in_a_report_on_other_seeds(runs: dict[str, str], tmp_path: Path) -> None:
     assert compose(tmp_path, runs["flow"], runs["diffusion"], search__step=0.5, report__oracle=True) == 0
     summary = json.loads((tmp_path / "compose" / "convex.json").read_text())
@@ -91,6 +92,7 @@ def test_and_and_or_become_bundles_that_name_their_parents(
     assert bundle.id in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_mixture_is_packaged_once_and_another_one_is_refused_its_place(runs: dict[str, str], tmp_path: Path) -> None:
     from rich.console import Console
 

@@ -93,6 +93,7 @@ def test_the_vote_is_the_reward_of_an_environment_that_keeps_its_contract(record
         make_env(load_config([*given, "finetune.classifier=null"]))
 
 
+@pytest.mark.slow
 def test_finetuning_learns_from_the_vote_and_from_a_grippers_penalty(recorded: Path, by_state: Path) -> None:
     run = recorded / "run"
     assert main([

@@ -95,7 +95,7 @@ def test_a_run_that_was_stopped_makes_the_updates_it_owes_and_goes_on(tmp_path):
     for id in store.ids():
         feed.add(store.episode(id))
     algorithm = residual()
-    settings = {"pace": PACE, "played": [p.steps for p in played], "env": Reach()}
+    settings = {"pace": PACE, "played": store.entries(), "env": Reach()}
     actor = make_actor(tmp_path / "again", store, algorithm, **settings)
     learner = make_learner(tmp_path / "again", algorithm, feed=feed)  # no checkpoint there: every update is owed
     more = []

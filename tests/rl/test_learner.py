@@ -146,6 +146,7 @@ def wait_for(condition, seconds=60):
     assert condition()
 
 
+@pytest.mark.slow
 def test_killed_with_no_chance_to_save_it_resumes_and_learns_from_all_that_was_lived(store, tmp_path):
     play(store, tmp_path / "elsewhere", 120)
     first = start_learner(tmp_path)

@@ -98,6 +98,7 @@ def test_what_cannot_be_is_refused_with_words(trained: Path, capsys: pytest.Capt
         assert told in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.slow
 def test_the_head_that_followed_is_left_as_a_run_and_can_be_distilled_further(trained: Path) -> None:
     from robot_rl.cli.distill_teacher import teacher_of
 
