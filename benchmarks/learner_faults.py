@@ -99,12 +99,12 @@ def accounts(config: DictConfig, what: str) -> list[dict[str, Any]]:
     """Return what became of episodes, replay and updates after `what` happened."""
     store = online_store(config)
     steps, last = sum(entry.steps for entry in store.entries()), _last(config)
-    lost = steps - int(last["replay/online"])
+    lost = steps - int(last["online/steps"])
     short = pace_of(config).allowed(steps) - int(last["step"])
     return [
         {"claim": f"{what}: episodes damaged, of {len(store)}", "value": damaged(store), "unit": "episodes",
          "baseline": 0},
-        {"claim": f"{what}: steps in the store that the learner's replay lacks, of {steps}", "value": lost,
+        {"claim": f"{what}: steps in the store that the learner never took in, of {steps}", "value": lost,
          "unit": "steps", "baseline": 0},
         {"claim": f"{what}: updates missing at the end, of {int(last['step'])}", "value": short, "unit": "updates",
          "baseline": 0},

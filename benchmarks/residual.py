@@ -137,7 +137,7 @@ def rows(task: str, out: Path, seeds: Sequence[int], steps: int) -> list[dict[st
         pooled = clopper_pearson(wins, n)
         each = ", ".join(f"{s.successes}/{len(s.results)}" for s in summaries)
         found.append(
-            {"claim": f"{task}, {arm} after {steps} steps from the base ({each})", "value": pooled.value,
+            {"claim": f"{task}, {arm} after {steps} steps ({each})", "value": pooled.value,
              "unit": "success", "interval": [pooled.low, pooled.high], "seeds": f"training seeds {there}",
              "baseline": GOALS[task] if arm == "residual" else f"base {base.success.value:.2f}"}
         )  # fmt: skip
@@ -159,7 +159,7 @@ def plot(tasks: Mapping[str, Path], seeds: Sequence[int]) -> None:
         _draw(axes, task, out, seeds)
     panels[0][0].set(ylabel="success, 20 seeds a point", ylim=(-0.02, 1.02))
     for axes in panels[0]:
-        axes.legend(loc="lower right")
+        axes.legend(loc="center right")
     DOC_IMAGES.mkdir(parents=True, exist_ok=True)
     fig.savefig(DOC_IMAGES / "residual.png", dpi=110)
     plt.close(fig)
