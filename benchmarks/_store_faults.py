@@ -14,7 +14,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from robot_rl.cli.finetune_command import prepare
-from robot_rl.cli.finetune_roles import online_store, run_both
+from robot_rl.cli.finetune_roles import EPISODES, online_store, run_both
 from robot_rl.data.layout import STORE_LOCK
 from robot_rl.errors import RobotRLError
 
@@ -49,7 +49,7 @@ def lock_rows(config: DictConfig, accounts: Accounts) -> list[dict[str, Any]]:
 
     def hold(config: DictConfig) -> None:
         queue = get_context("spawn").Queue()
-        lock = Path(config.finetune.out) / "store" / STORE_LOCK
+        lock = Path(config.finetune.out) / EPISODES / STORE_LOCK
         holder.append(get_context("spawn").Process(target=_hold, args=(str(lock), HELD_S, queue), name="holder"))
         holder[0].start()
         queue.get()

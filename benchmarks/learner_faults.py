@@ -1,7 +1,7 @@
 """Actor and learner on `lift` while the learner is killed ten times and the actor three: is anything lost?
 
-Kills are SIGKILL at random moments. Afterwards every episode in the store must verify, the replay must hold exactly
-the steps that are stored, and the updates made must be those that the pace allows; the same after a disk that
+Kills are SIGKILL at random moments. Afterwards every episode in the store must verify, the learner must have
+taken in every step that is stored, and the updates made must be those that the pace allows; the same after a disk that
 was full for a while and a lock that another process held. Then a learner whose loss is made not finite must end with
 our error while the actor plays its steps to the end.
 """

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from robot_rl.errors import ConfigError
+from robot_rl.interfaces import Holding, StepPolicy
 
 
 class Hold:
@@ -45,3 +46,9 @@ class Hold:
             self._offset = total - base
             return total
         return base + self._offset
+
+
+def renew(step: StepPolicy | None) -> None:
+    """Have a correction that lasts choose anew at the next tick; one that does not, or none, has nothing to renew."""
+    if isinstance(step, Holding):
+        step.renew()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -18,6 +18,9 @@ from robot_rl.errors import ConfigError
 from robot_rl.imitation.checkpoint import load_model_weights
 from robot_rl.imitation.summary import TrainSummary
 from robot_rl.imitation.trainer import Trainer
+
+if TYPE_CHECKING:
+    from policies.one_step import OneStepHead
 
 TRAINING = (
     "steps", "batch_size", "lr", "warmup_steps", "weight_decay", "precision", "compile", "threads", "max_minutes",
@@ -34,6 +37,23 @@ def head_card(config: DictConfig, teacher: Teacher, data_digest: str) -> ModelCa
     return ModelCard(
         task=card.task, policy=node, spec=card.spec, stats=card.stats, n_execute=card.n_execute, data_digest=data_digest
     )
+
+
+def new_head(config: DictConfig, teacher: Teacher, card: ModelCard) -> tuple[OneStepHead, bool]:
+    """Return a head with its teacher attached, drawn from `seed`, and whether it began with the teacher's weights.
+
+    Raises:
+        ConfigError: The card is of no one-step head, or the teacher is not one that it can follow.
+    """
+    import torch
+
+    from policies.one_step import OneStepHead
+
+    torch.manual_seed(int(config.seed))
+    head = card.build_model()
+    if not isinstance(head, OneStepHead):
+        raise ConfigError(f"`head._target_` must be a one-step head, got {type(head).__name__}")
+    return head, head.teach(teacher.model)
 
 
 def like_the_teacher(config: DictConfig, teacher: Teacher) -> DictConfig:
@@ -61,15 +81,7 @@ def run(config: DictConfig, console: Console) -> TrainSummary:
     config = like_the_teacher(config, teacher)
     train, val = datasets(config, store)
     card = head_card(config, teacher, store.digest())
-    import torch
-
-    from policies.one_step import OneStepHead
-
-    torch.manual_seed(config.seed)
-    head = card.build_model()
-    if not isinstance(head, OneStepHead):
-        raise ConfigError(f"`head._target_` must be a one-step head, got {type(head).__name__}")
-    started = head.teach(teacher.model)
+    head, started = new_head(config, teacher, card)
     origin = "its teacher's weights" if started else "fresh weights"
     if config.distill.start is not None:
         load_model_weights(head, Path(config.distill.start) / "checkpoints" / "last")

@@ -83,6 +83,12 @@ def is_head(run: str | Path) -> bool:
     return (Path(run) / ORIGIN).is_file()
 
 
+def origin(run: str | Path) -> dict[str, str]:
+    """Return what a head's run says of its teacher: its folder (`teacher`) and the id of its weights (`id`)."""
+    found: dict[str, str] = json.loads((Path(run) / ORIGIN).read_text("utf-8"))
+    return found
+
+
 def teacher_of(run: str | Path, moved: str | None = None) -> Teacher:
     """Return the teacher that a head's run is of.
 
@@ -93,16 +99,16 @@ def teacher_of(run: str | Path, moved: str | None = None) -> Teacher:
     Raises:
         ConfigError: It is not there, or was trained further since.
     """
-    origin = json.loads((Path(run) / ORIGIN).read_text("utf-8"))
-    path = origin["teacher"] if moved is None else moved
+    said = origin(run)
+    path = said["teacher"] if moved is None else moved
     if not Path(path).is_dir():
         raise ConfigError(
             f"{run} is a head of the run {path}, which is not there; name its present place: distill.teacher=<run>"
         )
     teacher = open_teacher(path)
-    if teacher.id != origin["id"]:
+    if teacher.id != said["id"]:
         raise ConfigError(
-            f"{run} was distilled from {origin['id']}, and {path} now holds {teacher.id}; distil the head anew"
+            f"{run} was distilled from {said['id']}, and {path} now holds {teacher.id}; distil the head anew"
         )
     return teacher
 

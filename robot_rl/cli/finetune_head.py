@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from omegaconf import DictConfig
 
-from robot_rl.cli.distill_command import head_card
-from robot_rl.cli.distill_teacher import ORIGIN, open_teacher, remember
-from robot_rl.errors import ConfigError
+from robot_rl.cli.distill_command import head_card, new_head
+from robot_rl.cli.distill_teacher import is_head, open_teacher, origin, remember
 from robot_rl.imitation.checkpoint import CheckpointFolder, CheckpointTensors
 from robot_rl.rl.learner import CHECKPOINTS
 from robot_rl.rl.ppo.companion import Companion
@@ -30,20 +28,14 @@ def make_companion(config: DictConfig, chain: DenoisingChain) -> Companion | Non
     """Return the head that `head=` names of a chain, from the base's weights where it can; `None` without `head_lr`.
 
     Raises:
-        ConfigError: `head=` is no one-step head.
+        ConfigError: As of `new_head`.
     """
-    import torch
-
-    from policies.one_step import OneStepHead, distil_loss
+    from policies.one_step import distil_loss
 
     if config.algo.head_lr is None:
         return None
     teacher = open_teacher(config.base)
-    torch.manual_seed(int(config.seed))
-    head = head_card(config, teacher, teacher.card.data_digest).build_model()
-    if not isinstance(head, OneStepHead):
-        raise ConfigError(f"`head._target_` must be a one-step head, got {type(head).__name__}")
-    head.teach(teacher.model)
+    head, _ = new_head(config, teacher, head_card(config, teacher, teacher.card.data_digest))
     head.train()
     moves = bool(config.algo.ppo.train_encoder)
 
@@ -61,8 +53,7 @@ def leave_head(config: DictConfig, ppo: PpoOnline) -> Path | None:
         return None
     out, folder = Path(config.finetune.out), Path(config.finetune.out) / HEAD
     teacher, head = open_teacher(out), cast("OneStepHead", ppo.companion.head)
-    origin = folder / ORIGIN
-    if origin.is_file() and json.loads(origin.read_text("utf-8"))["id"] == teacher.id:
+    if is_head(folder) and origin(folder)["id"] == teacher.id:
         return folder
     head.adopt(teacher.model)
     head_card(config, teacher, teacher.card.data_digest).save(folder)

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig
 
-from robot_rl.bundle import PolicyBundle, residual_info
+from robot_rl.bundle import PolicyBundle
 from robot_rl.cli.config import build, plain, simulation
 from robot_rl.cli.latency import read_latency
 from robot_rl.data.store import EpisodeStore
 from robot_rl.deploy.execution import Execution
 from robot_rl.deploy.onnx_policy import OnnxPolicy
 from robot_rl.deploy.promises import ChunkSampler
-from robot_rl.deploy.residual import OnnxStep
+from robot_rl.deploy.residual import step_policy
 from robot_rl.errors import ConfigError
 from robot_rl.evaluation.delayed import DelaySetting, run_delayed
 from robot_rl.evaluation.delayed_env import DelayedEnv
@@ -133,8 +133,7 @@ class Cell:
         """
         bundle.check_fits(self._envs[0].spec)
         sampler, setting = chunk_sampler(self._config, bundle, self._given)
-        threads = int(self._config.validate.threads)
-        correction = None if residual_info(bundle) is None else partial(OnnxStep, bundle, threads=threads)
+        correction = partial(step_policy, bundle, threads=int(self._config.validate.threads))
 
         def play(seeds: Sequence[int]) -> list[dict[str, Any]]:
             results = run_delayed(

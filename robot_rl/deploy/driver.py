@@ -18,7 +18,8 @@ from robot_rl.deploy.latency import LatencyHistogram
 from robot_rl.deploy.observer import Observer
 from robot_rl.deploy.runners import Runner, ThreadRunner
 from robot_rl.errors import ConfigError, RobotRLError
-from robot_rl.interfaces import Holding, Policy, StepPolicy
+from robot_rl.hold import renew
+from robot_rl.interfaces import Policy, StepPolicy
 from robot_rl.values import ActionChunk, Obs, PolicyInput
 
 CLOCK_JUMP_NS = 20_000_000
@@ -192,8 +193,7 @@ class PolicyDriver:
 
     def _replan(self) -> None:
         self._forget_chunks()
-        if isinstance(self._step, Holding):
-            self._step.renew()
+        renew(self._step)
         self._outdated = self._runner.busy  # what is being computed started from what is no longer true
         self._last, self._last_ns = None, 0
 

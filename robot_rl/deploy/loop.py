@@ -23,7 +23,8 @@ from robot_rl.deploy.runners import Runner, ThreadRunner
 from robot_rl.deploy.safety import SafetyFilter
 from robot_rl.deploy.timing import Timing
 from robot_rl.errors import ConfigError, SafetyStop
-from robot_rl.interfaces import Env, Holding, Policy, StepPolicy
+from robot_rl.hold import renew
+from robot_rl.interfaces import Env, Policy, StepPolicy
 from robot_rl.specs import ActionSpec
 from robot_rl.values import Obs, Tick
 
@@ -145,8 +146,7 @@ class ControlLoop:
         self._history.reset()
         self._executor.reset()
         self._policy.reset()
-        if isinstance(self._step, Holding):
-            self._step.renew()
+        renew(self._step)
         self._last = np.asarray(self._rest_action(tick.obs), dtype=np.float64)
         self._safety.arm(self._last, self._clock.now_ns())
         self._row: np.ndarray | None = None

@@ -22,7 +22,8 @@ from robot_rl.errors import ConfigError
 from robot_rl.evaluation.drops import DropPattern
 from robot_rl.evaluation.lockstep import play_lanes
 from robot_rl.evaluation.rollouts import EpisodeResult, EpisodeScore
-from robot_rl.interfaces import Env, Holding, StepPolicy
+from robot_rl.hold import renew
+from robot_rl.interfaces import Env, StepPolicy
 from robot_rl.values import ActionChunk, Obs, PolicyInput
 
 _LOST = 0x105E  # apart from the seed's other uses
@@ -104,8 +105,7 @@ class _Lane:
         self._losses = lost.losses(np.random.default_rng([seed, _LOST]))
         self._executor = ChunkExecutor(n_execute=setting.n_execute, margin_ns=0, combine=setting.combine)
         self._history.reset()
-        if isinstance(self._correct, Holding):
-            self._correct.renew()
+        renew(self._correct)
         tick = self.env.reset(seed)
         self.stacked = self._history.push(tick.obs)
         self._last = np.asarray(self._rest(tick.obs), dtype=self.env.spec.action.dtype)
@@ -200,7 +200,7 @@ def run_delayed(
     rest: Callable[[Obs], np.ndarray],
     max_steps: int | None = None,
     on_done: Callable[[DelayedResult], None] | None = None,
-    make_correction: Callable[[], StepPolicy] | None = None,
+    make_correction: Callable[[], StepPolicy | None] = lambda: None,
 ) -> list[DelayedResult]:
     """Play one episode a seed under a delay, as many at a time as there are environments.
 
@@ -213,7 +213,7 @@ def run_delayed(
         max_steps: Truncate after so many steps; `None` leaves the end to the environment.
         on_done: Called with every result as it comes in.
         make_correction: Makes what corrects the action of each tick by the newest observation, one an environment: it
-            is not late, as on the robot; `None` for chunks alone.
+            is not late, as on the robot; it makes `None` for chunks alone.
 
     Returns:
         One result a seed, in the order of `seeds`.
@@ -230,8 +230,7 @@ def run_delayed(
             for lane in lanes:
                 lane.receive()
 
-    steps = [None if make_correction is None else make_correction() for _ in envs]
-    lanes = [_Lane(env, setting, sampler.n_obs, rest, step) for env, step in zip(envs, steps, strict=True)]
+    lanes = [_Lane(env, setting, sampler.n_obs, rest, make_correction()) for env in envs]
     return play_lanes(lanes, seeds, serve=serve, max_steps=max_steps, on_done=on_done)
 
 

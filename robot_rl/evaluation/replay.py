@@ -16,7 +16,8 @@ from robot_rl.deploy.latency import LatencyHistogram
 from robot_rl.deploy.onnx_policy import OnnxPolicy
 from robot_rl.errors import ConfigError, SafetyStop
 from robot_rl.evaluation.rungs import Check, RungResult
-from robot_rl.interfaces import Holding, StepPolicy
+from robot_rl.hold import renew
+from robot_rl.interfaces import StepPolicy
 from robot_rl.specs import RobotSpec
 from robot_rl.values import Episode, Obs, PolicyInput
 
@@ -125,8 +126,7 @@ def _corrected(
     """Return the rows of a chunk [n, A] as they would be commanded from tick `n` on."""
     if step is None:
         return chunk
-    if isinstance(step, Holding):
-        step.renew()
+    renew(step)
     rows = []
     for i, row in enumerate(chunk):
         at = min(n + i, len(episode) - 1)

@@ -4,7 +4,8 @@ optimisers as tensors for a checkpoint.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -60,6 +61,30 @@ def step(
         nn.utils.clip_grad_norm_(parameters, max_norm)
     optimiser.step()
     return value
+
+
+def descend(
+    optimiser: torch.optim.Optimizer, loss: Tensor, parameters: Sequence[Tensor], max_norm: float, *, what: str
+) -> float:
+    """Take one step down the gradient of `loss` and return the gradient's norm.
+
+    Raises:
+        TrainingError: Loss or gradient is not finite; no weight was changed by this step.
+    """
+    optimiser.zero_grad(set_to_none=True)
+    value = float(loss.detach())
+    norm = float("nan")
+    if math.isfinite(value):
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = float(nn.utils.clip_grad_norm_(parameters, max_norm))
+    if not math.isfinite(norm):
+        part = "loss" if not math.isfinite(value) else "gradient"
+        raise TrainingError(
+            f"the {what}'s {part} is not finite ({norm if part == 'gradient' else value}); the weights of before this "
+            "update stay. Look for NaN in rewards and observations, lower the learning rate, or raise `std_min`"
+        )
+    optimiser.step()
+    return norm
 
 
 def saved(optimisers: Mapping[str, torch.optim.Optimizer]) -> dict[str, Tensor]:

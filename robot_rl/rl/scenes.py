@@ -30,8 +30,7 @@ class Scenes:
             raise ConfigError(f"`repeat_failed` must be a chance from 0 to below 1, got {repeat_failed}")
         self._first, self._chance = first_seed, repeat_failed
         self._n = 0
-        self._failures: dict[int, int] = {}
-        self._rests_until: dict[int, int] = {}
+        self._failed: dict[int, tuple[int, int]] = {}  # seed: failures since it last succeeded, episode of the last one
 
     def remember(self, past: Iterable[tuple[int | None, bool]]) -> None:
         """Take note of episodes in the order they were played: seed, if there was one, and whether it succeeded."""
@@ -40,11 +39,9 @@ class Scenes:
             if seed is None:
                 continue
             if success:
-                self._failures.pop(seed, None)
-                self._rests_until.pop(seed, None)
+                self._failed.pop(seed, None)
             else:
-                self._failures[seed] = self._failures.get(seed, 0) + 1
-                self._rests_until[seed] = self._n + 2 ** self._failures[seed]
+                self._failed[seed] = (self._failed.get(seed, (0, 0))[0] + 1, self._n)
 
     @property
     def number(self) -> int:
@@ -54,7 +51,7 @@ class Scenes:
     def next(self) -> int:
         """Return the seed of the next episode; a run that is continued chooses as one that never stopped."""
         rng = np.random.default_rng([self.number, 1])
-        rested = [seed for seed, until in self._rests_until.items() if until <= self._n]
+        rested = [seed for seed, (failures, last) in self._failed.items() if last + 2**failures <= self._n]
         if not rested or rng.random() >= self._chance:
             return self.number
         return int(rng.choice(rested))

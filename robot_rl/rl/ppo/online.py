@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -24,6 +23,7 @@ from robot_rl.data.windows import WindowBatch
 from robot_rl.errors import TrainingError
 from robot_rl.imitation.metrics import to_tensors
 from robot_rl.rl.actor import Played
+from robot_rl.rl.optimise import descend
 from robot_rl.rl.ppo.companion import Companion
 from robot_rl.rl.ppo.decisions import Decisions, decisions
 from robot_rl.rl.ppo.gae import explained_variance, gae
@@ -148,7 +148,7 @@ class PpoOnline:
         return values
 
     def modules(self) -> nn.ModuleDict:
-        """Return chain, critic and head as one module, as a checkpoint holds them."""
+        """Return chain, critic and, if there is one, head as one module, as a checkpoint holds them."""
         parts = {"chain": cast(nn.Module, self.chain), "critic": self.critic}
         return nn.ModuleDict(parts if self.companion is None else {**parts, "head": self.companion.head})
 
@@ -180,7 +180,8 @@ class PpoOnline:
                 self._critic_step(batch, known, index, tally)
                 moving = moving and self._actor_step(batch, known, index, demonstrations, tally)
                 if self.companion is not None:
-                    tally.add(self.companion.follow(self._obs(batch, index), noise))
+                    row = torch.as_tensor(batch.row)[index]
+                    tally.add(self.companion.follow(_seen(batch, row, self.chain.action_low.device), noise))
         if s.lr_schedule == "kl" and (kl := tally.last("ppo/kl")) is not None:
             low, high = s.lr_bounds
             self.lr = adapted_lr(self.lr, kl, target=s.kl_target, low=low, high=high)
@@ -223,8 +224,7 @@ class PpoOnline:
         return known
 
     def _encode(self, batch: Decisions, row: Tensor) -> Tensor:
-        device = self.chain.action_low.device
-        return self.chain.encode({name: values[row].to(device) for name, values in batch.obs.items()})
+        return self.chain.encode(_seen(batch, row, self.chain.action_low.device))
 
     def _log_prob(self, batch: Decisions, known: _Known, index: Tensor) -> Tensor:
         """Return the log-densities [B, T, n, A] of the decisions at `index` under the chain as it is."""
@@ -232,14 +232,9 @@ class PpoOnline:
         cond = self._encode(batch, row) if known.cond is None else known.cond[index]
         return self.chain.transition_log_prob(cond, batch.chain[index].to(cond.device))[:, :, self.rows]
 
-    def _obs(self, batch: Decisions, index: Tensor) -> dict[str, Tensor]:
-        row, device = torch.as_tensor(batch.row)[index], self.chain.action_low.device
-        return {name: values[row].to(device) for name, values in batch.obs.items()}
-
     def _critic_step(self, batch: Decisions, known: _Known, index: Tensor, tally: Tally) -> None:
         device, s = next(self.critic.parameters()).device, self.settings
-        row = torch.as_tensor(batch.row)[index]
-        value = self.critic({name: values[row].to(device) for name, values in batch.obs.items()})
+        value = self.critic(_seen(batch, torch.as_tensor(batch.row)[index], device))
         target, old = known.target[index].to(device), known.value[index].to(device)
         clipped = () if s.value_clip is None else (old, s.value_clip)
         loss = clipped_value_loss(value, target, *clipped)
@@ -280,25 +275,6 @@ class PpoOnline:
         return self.chain.loss(obs, target, noise, torch.rand(len(target), generator=self.generator).to(device), mask)
 
 
-def descend(
-    optimiser: torch.optim.Optimizer, loss: Tensor, parameters: Sequence[Tensor], max_norm: float, *, what: str
-) -> float:
-    """Take one step down the gradient of `loss` and return the gradient's norm.
-
-    Raises:
-        TrainingError: Loss or gradient is not finite; no weight was changed by this step.
-    """
-    optimiser.zero_grad(set_to_none=True)
-    value = float(loss.detach())
-    norm = float("nan")
-    if np.isfinite(value):
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = float(nn.utils.clip_grad_norm_(parameters, max_norm))
-    if not np.isfinite(norm):
-        part = "loss" if not np.isfinite(value) else "gradient"
-        raise TrainingError(
-            f"the {what}'s {part} is not finite ({norm if part == 'gradient' else value}); the weights of before this "
-            "update stay. Look for NaN in rewards and observations, lower the learning rate, or raise `std_min`"
-        )
-    optimiser.step()
-    return norm
+def _seen(batch: Decisions, row: Tensor, device: torch.device) -> dict[str, Tensor]:
+    """Return the observations {name: [B, O, ...]} of rows of a batch."""
+    return {name: values[row].to(device) for name, values in batch.obs.items()}

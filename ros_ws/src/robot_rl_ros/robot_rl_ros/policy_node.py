@@ -14,7 +14,6 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
-from calibration.files import load_calibration
 from robot_rl.bundle import PolicyBundle
 from robot_rl.deploy.driver import Decision, PolicyDriver
 from robot_rl.deploy.execution import STRATEGIES, Execution
@@ -23,13 +22,12 @@ from robot_rl.deploy.promises import SampledPolicy
 from robot_rl.deploy.residual import step_policy
 from robot_rl.deploy.ticker import Ticker
 from robot_rl.errors import BundleError, RobotRLError
-from robot_rl.latency_calibration import LatencyCalibration
 from robot_rl_ros.bundle_source import BundleSource
 from robot_rl_ros.diagnostics import OK, Diagnostics, Health
 from robot_rl_ros.obs_sources import make_observer, read_sources, subscribe, unsubscribe, with_latency
 from robot_rl_ros.params import declare
 from robot_rl_ros.policy_outputs import PolicyOutputs
-from robot_rl_ros.policy_params import declare_providers
+from robot_rl_ros.policy_params import declare_latency, declare_providers
 from robot_rl_ros.policy_report import PolicyReport
 from robot_rl_ros.qos import LATCHED
 from robot_rl_ros.runner import run
@@ -57,8 +55,7 @@ class PolicyNode(rclpy.lifecycle.LifecycleNode):
         self._providers = declare_providers(self)
         self._seed = declare(self, "seed", -1, "seed of the policy's noise; -1 takes one from the machine", low=-1)
         strategy = declare(self, "execution", STRATEGIES[0], "how chunks are executed", choices=STRATEGIES)
-        latency_file = declare(self, "latency_file", "", "latency calibration of the cell the policy was trained with")
-        latency = _read_latency(latency_file)
+        latency = declare_latency(self)
         self._execution = Execution(strategy=strategy, lead_ns=latency.lead_ns)
         self._max_hold_s = declare(self, "max_hold_s", 0.5, "how long to repeat an action [s]", low=0.0, high=10.0)
         self._follow = declare(self, "follow_episodes", True, "command only while episode/status says running")
@@ -287,10 +284,6 @@ class PolicyNode(rclpy.lifecycle.LifecycleNode):
             self._driver.replan()
         response.success = True
         return response
-
-
-def _read_latency(path: str) -> LatencyCalibration:
-    return LatencyCalibration.from_file(load_calibration(path, kind="latency")) if path else LatencyCalibration()
 
 
 def main(args: Sequence[str] | None = None) -> int:
