@@ -1,7 +1,9 @@
 """HG-DAgger on an imitation base: play with an operator beside, add what the operator drove, imitate anew, in rounds.
 
 Kelly et al. 2019 (arXiv 1810.02890). The operator, the base and its training settings are those of the RLIF run that it
-is compared with; it plays until as many takeovers have been made, or the steps are used up.
+is compared with; it plays until as many takeovers have been made, or the steps are used up. Every round imitates from
+scratch, with as many updates for each step of its data as the base had: with the base's own number, four times the data
+is not learned.
 """
 
 from __future__ import annotations
@@ -53,7 +55,10 @@ def hg_dagger(
         share = number / rounds
         _play(policy, folder, seed=seed, steps=round(share * steps), wanted=round(share * wanted), settings=settings)
         store = _aggregate(base / "store", folder, number)
-        same = [f"out={folder}", f"seed={seed}", f"store={store}", f"run={folder}/train_{number}", *settings]
+        same = [
+            f"out={folder}", f"seed={seed}", f"store={store}", f"run={folder}/train_{number}", *settings,
+            f"train.steps={_updates(base / 'store', store, settings)}",
+        ]  # fmt: skip
         command("train", *same)
         policy = folder / f"train_{number}"
     command("evaluate", *same, "evaluate.what=run", "evaluate.video_episodes=0")
@@ -98,6 +103,12 @@ def _aggregate(demonstrations: Path, folder: Path, number: int) -> Path:
             store.append(recording)
     part.rename(target)
     return target
+
+
+def _updates(demonstrations: Path, store: Path, settings: Sequence[str]) -> int:
+    """Return the base's updates, as many times over as there is more to learn from."""
+    given, grown = (sum(entry.steps for entry in EpisodeStore.open(path).entries()) for path in (demonstrations, store))
+    return round(int(load_config(list(settings)).train.steps) * grown / given)
 
 
 def counts(store: Path) -> dict[str, int]:

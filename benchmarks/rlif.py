@@ -32,9 +32,13 @@ NAMES = {"rlif": "RLIF", "hg_dagger": "HG-DAgger"}
 RESULT = "result.json"
 
 
+HELD_STEPS = 40
+"""How long the operator keeps the arm: two seconds, in which a peg stuck at the rim is lifted, led anew and put in."""
+
+
 def operator(quality: int) -> list[str]:
     """Return the overrides that put an operator of a quality in percent beside the policy."""
-    return ["intervener=expert", f"intervener.script.quality={quality / 100}"]
+    return ["intervener=expert", f"intervener.script.quality={quality / 100}", f"intervener.n_steps={HELD_STEPS}"]
 
 
 def train(out: Path, arm: str, quality: int, seed: int, *, steps: int, settings: Sequence[str], rounds: int) -> None:

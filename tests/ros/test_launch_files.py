@@ -78,6 +78,7 @@ def test_what_the_arguments_decide():
         "watch_cameras": ["front/color/camera_info", "side/color/camera_info"]
     }
     assert processes("sim", cameras="")["safety"].ros_parameters == {}
+    assert processes("sim", cameras="none") == processes("sim", cameras="")
     assert processes("collect", namespace="left")["recorder"].namespace == "/left"
     assert processes("collect", teleop="keyboard")["teleop"].terminal
     assert not processes("deploy")["policy"].parameters["hardware"]

@@ -10,7 +10,6 @@ from pathlib import Path
 from robot_rl_ros.arm_parts import (
     COMMON,
     EPISODES,
-    NONE,
     SCRIPTED,
     SIM,
     TELEOP,
@@ -22,7 +21,7 @@ from robot_rl_ros.arm_parts import (
 )
 from robot_rl_ros.calibrate_graph import CALIBRATE
 from robot_rl_ros.finetune_graph import FINETUNE
-from robot_rl_ros.graphs import Argument, Graph, Process, Value, Values, config_file
+from robot_rl_ros.graphs import NONE, Argument, Graph, Process, Value, Values, config_file
 
 _COLLECT = (
     Argument(name="store", default=str, help="folder or URL of the episode store"),

@@ -9,9 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from robot_rl.errors import ConfigError
-from robot_rl_ros.graphs import Argument, Process, Value, Values
+from robot_rl_ros.graphs import NONE, Argument, Process, Value, Values
 
-SIM, NONE, SCRIPTED = "sim", "none", "scripted"
+SIM, SCRIPTED = "sim", "scripted"
 TELEOP = ("keyboard", "gamepad", "spacemouse", "leader", SCRIPTED)
 
 COMMON = (
@@ -20,7 +20,7 @@ COMMON = (
         name="robot", default=SIM, choices=(SIM, "external"),
         help="sim: the simulated arm; external: a driver elsewhere takes `command`, or the safety node's output",
     ),
-    Argument(name="cameras", default="front,wrist", help="names of the cameras, with commas; empty for none"),
+    Argument(name="cameras", default="front,wrist", help="names of the cameras, with commas; or none"),
     Argument(name="seed", default=0, low=0, help="seed of the first simulated reset; counts up with each"),
     Argument(name="safety_config", default="safety.yaml", help="parameter file of the safety node: all limits"),
     Argument(name="robot_config", default="sim_robot.yaml", help="parameter file of the simulated arm"),
@@ -77,7 +77,7 @@ def _camera(values: Values, name: str) -> Process:
     if not config and values["robot"] != SIM:
         raise ConfigError(
             "argument `camera_config` is missing: a real arm has real cameras; give a parameter file such as "
-            "camera_realsense.yaml, or cameras:= for none"
+            "camera_realsense.yaml, or cameras:=none"
         )
     parameters: dict[str, Value] = {"camera": name}
     if config:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from robot_rl_ros.arm_parts import COMMON, EPISODES, NONE, SIM, TELEOP, arm, recorder, supervisor, teleop
-from robot_rl_ros.graphs import Argument, Graph, Process, Value, Values, config_file
+from robot_rl_ros.arm_parts import COMMON, EPISODES, SIM, TELEOP, arm, recorder, supervisor, teleop
+from robot_rl_ros.graphs import NONE, Argument, Graph, Process, Value, Values, config_file
 
 _RESET_BY_HAND_S, _RESET_S = 3600.0, 60.0
 _LEARNER_NICE = 10
@@ -26,7 +26,7 @@ ARGUMENTS = (
     Argument(name="settings", default="", help="further settings of `robot-rl finetune`, with spaces between"),
     Argument(name="store", default="", help="where to record all streams at their own rates, too; empty for nowhere"),
     Argument(name="teleop", default=NONE, choices=(*TELEOP, NONE), help="device that may take over"),
-    Argument(name="success_object", default="cube_pose", help="simulated: what must rise; empty: an operator says"),
+    Argument(name="success_object", default="cube_pose", help="simulated: what must rise; none: an operator says"),
     Argument(name="success_rise_m", default=0.11, low=0.001, high=10.0, help="simulated: how far it must rise [m]"),
     Argument(name="max_age_s", default=0.2, low=0.01, high=10.0, help="oldest observation that the actor takes [s]"),
     Argument(name="speed", default=0.5, low=0.01, high=1.0, help="share of the speed limits that a real arm may use"),

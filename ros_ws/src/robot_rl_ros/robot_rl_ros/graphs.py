@@ -15,6 +15,7 @@ from robot_rl.errors import ConfigError
 Value = str | int | float | bool
 Values = Mapping[str, Value]
 Parameters = Mapping[str, Any]
+NONE = "none"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,11 +62,13 @@ class Argument:
         return allowed + (f" from {self.low:g} to {self.high:g}" if bounded else "")
 
     def parse(self, text: str) -> Value:
-        """Return the value that a text stands for.
+        """Return the value that a text stands for; `none` is empty text, which `ros2 launch` does not accept as such.
 
         Raises:
             ConfigError: Another type, no allowed value, or out of range.
         """
+        if self.type is str and not self.choices and not self.is_required and text == NONE:
+            return ""
         try:
             value: Value = _TRUTH[text.lower()] if self.type is bool else self.type(text)
         except (KeyError, ValueError):
