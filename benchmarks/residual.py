@@ -159,7 +159,7 @@ def plot(tasks: Mapping[str, Path], seeds: Sequence[int]) -> None:
         _draw(axes, task, out, seeds)
     panels[0][0].set(ylabel="success, 20 seeds a point", ylim=(-0.02, 1.02))
     for axes in panels[0]:
-        axes.legend(loc="center right")
+        axes.legend(loc="upper right", bbox_to_anchor=(1.0, 0.5))
     DOC_IMAGES.mkdir(parents=True, exist_ok=True)
     fig.savefig(DOC_IMAGES / "residual.png", dpi=110)
     plt.close(fig)

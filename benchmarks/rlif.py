@@ -32,13 +32,19 @@ NAMES = {"rlif": "RLIF", "hg_dagger": "HG-DAgger"}
 RESULT = "result.json"
 
 
-HELD_STEPS = 40
-"""How long the operator keeps the arm: two seconds, in which a peg stuck at the rim is lifted, led anew and put in."""
+PATIENCE_STEPS, HELD_STEPS = 10, 40
+"""The operator takes over after so many steps without progress, and keeps the arm for two seconds: a peg stuck at the
+rim is lifted, led anew and put in."""
+BLAME = [f"algo.rlif.reaction_lag_steps={PATIENCE_STEPS - 1}"]
+"""The steps that the operator waited through share the blame."""
 
 
 def operator(quality: int) -> list[str]:
     """Return the overrides that put an operator of a quality in percent beside the policy."""
-    return ["intervener=expert", f"intervener.script.quality={quality / 100}", f"intervener.n_steps={HELD_STEPS}"]
+    return [
+        "intervener=expert", f"intervener.script.quality={quality / 100}", f"intervener.n_steps={HELD_STEPS}",
+        f"intervener.rule.patience_steps={PATIENCE_STEPS}",
+    ]  # fmt: skip
 
 
 def train(out: Path, arm: str, quality: int, seed: int, *, steps: int, settings: Sequence[str], rounds: int) -> None:
@@ -55,7 +61,7 @@ def train(out: Path, arm: str, quality: int, seed: int, *, steps: int, settings:
         command(
             "finetune", f"out={out}", "algo=rlif", f"seed={seed}", f"finetune.out={folder}", "finetune.workers=0",
             f"finetune.steps={steps}", f"finetune.first_seed={FIRST_SEED * (seed + 1)}", "finetune.eval_every=null",
-            "evaluate.video_episodes=0", *mine,
+            "evaluate.video_episodes=0", *mine, *BLAME,
         )  # fmt: skip
         summary, played = final(out, f"{arm}_{quality}", seed), folder / "store"
     else:

@@ -187,11 +187,18 @@ class ResidualAgent(nn.Module):
         critic: Values of single actions; its encoder is trained by its loss alone and read by the actor.
         actor: The correction.
         settings: How they learn.
+
+    Raises:
+        ConfigError: A target cannot take the least of `subset` critics, or there is only one to doubt.
     """
 
     def __init__(self, critic: QEnsemble, actor: ResidualActor, settings: ResidualSettings) -> None:
         super().__init__()
         critic.check_subset(settings.subset)
+        if settings.doubt and critic.n_members == 1:
+            raise ConfigError(
+                f"`doubt` {settings.doubt} needs two critics or more that may disagree, got one; set it to 0"
+            )
         self.critic, self.actor, self.settings = critic, actor, settings
         self.target_members = deepcopy(critic.members).requires_grad_(False)
         self.target_actor = deepcopy(actor).requires_grad_(False)

@@ -25,11 +25,11 @@ class Newest(nn.Module):
         return self.layer(obs["x"][:, -1])
 
 
-def make(n_state=3, n_action=2, **settings):
+def make(n_state=3, n_action=2, n_critics=5, **settings):
     torch.manual_seed(0)
     chosen = ResidualSettings(**settings)
     width = judged_width(n_action, chosen)
-    critic = QEnsemble(Newest(n_state), n_features=n_state, action_dim=width, n_members=5, hidden=(64, 64))
+    critic = QEnsemble(Newest(n_state), n_features=n_state, action_dim=width, n_members=n_critics, hidden=(64, 64))
     actor = ResidualActor(
         n_state, n_action, alpha=chosen.alpha, wide=chosen.wide, wide_alpha=chosen.wide_alpha, hidden=(64, 64)
     )
@@ -78,6 +78,11 @@ def test_the_penalty_is_told_in_shares_of_each_bound():
         agent._gain = lambda features, total, base: 0 * total.sum(1)
         losses.append(agent.update_actor(batch())["actor/loss"])
     assert losses == pytest.approx([0.5, 0.5], rel=1e-5)
+
+
+def test_a_single_critic_that_is_to_doubt_itself_is_refused():
+    with pytest.raises(ConfigError, match=r"`doubt` 0.5 needs two critics or more that may disagree, got one"):
+        make(n_critics=1, subset=1, doubt=0.5)
 
 
 @pytest.mark.parametrize(("average", "moved"), [(1.0, 1.0), (0.25, 0.25)])
