@@ -11,6 +11,16 @@ from robot_rl.values import Tick
 from tests.ros.formula_bundle import ROBOT
 
 PRESENT = np.array([0.1, 0.2, 0.3, -1.4, 0.5, 0.6, 0.7, 0.05], np.float32)
+PATIENT = ("task.safety.obs_age_s=60", "task.safety.command_gap_s=60")
+"""For loops whose clock is not what is tested: this machine may be busy."""
+
+
+def still(bundle: Path, folder: Path, *more: str) -> list[str]:
+    """Return the overrides of a loop with such an arm, which notes its orders in `folder`/told.npy."""
+    return [
+        f"bundle={bundle}", f"out={folder}", "task.env._target_=tests.cli.still_arm.StillArm", "~task.env.robot",
+        "~task.env.task", f"+task.env.file={folder / 'told.npy'}", "task.safety.slow_start_s=0", *PATIENT, *more,
+    ]  # fmt: skip
 
 
 class StillArm:

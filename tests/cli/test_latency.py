@@ -22,7 +22,7 @@ from robot_rl.errors import CalibrationError, ConfigError
 from robot_rl.latency_calibration import LatencyCalibration, LatencySamples
 from robot_rl.specs import ActionSpec, ArraySpec, RobotSpec
 from robot_rl.values import Recording, RecordingMeta, Stream
-from tests.cli.still_arm import PRESENT
+from tests.cli.still_arm import PRESENT, still
 from tests.ros.formula_bundle import HORIZON, formula_bundle
 
 MS = 1_000_000
@@ -117,14 +117,8 @@ def test_the_loop_sends_actions_ahead_by_the_lead(tmp_path: Path) -> None:
     file, lead_steps = latency_file(tmp_path, lead_ns=250 * MS), 5
     rows = {}
     for given in ("null", file):
-        told = tmp_path / "told.npy"
-        line = [
-            f"bundle={bundle.path}", f"latency={given}", f"out={tmp_path}", "loop.seconds=1.5",
-            "task.env._target_=tests.cli.still_arm.StillArm", "~task.env.robot", "~task.env.task",
-            f"+task.env.file={told}", "task.safety.slow_start_s=0",
-        ]  # fmt: skip
-        run_loop(load_config(line), Console(quiet=True))
-        rows[given] = np.rint((np.load(told)[:, 0] - PRESENT[0]) / per_step).astype(int)
+        run_loop(load_config(still(bundle.path, tmp_path, f"latency={given}", "loop.seconds=1.5")), Console(quiet=True))
+        rows[given] = np.rint((np.load(tmp_path / "told.npy")[:, 0] - PRESENT[0]) / per_step).astype(int)
     usual, ahead = rows["null"], rows[file]
     assert ahead.max() < HORIZON
     assert usual[usual > 0].min() < lead_steps

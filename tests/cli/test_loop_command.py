@@ -13,11 +13,10 @@ from robot_rl.cli.loop_command import arm_at, run
 from robot_rl.deploy.providers import Providers
 from robot_rl.deploy.timing import Timing
 from robot_rl.errors import ConfigError
-from tests.cli.still_arm import PRESENT, StillArm
+from tests.cli.still_arm import PATIENT, PRESENT, StillArm, still
 from tests.ros.formula_bundle import formula_bundle
 
 QUIET = Console(quiet=True)
-PATIENT = ["task.safety.obs_age_s=60", "task.safety.command_gap_s=60"]  # this machine may be busy
 
 
 @pytest.fixture(scope="module")
@@ -25,17 +24,10 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> PolicyBundle:
     return formula_bundle(tmp_path_factory.mktemp("loop") / "bundle", per_step=1e-3)
 
 
-def still(bundle: PolicyBundle, folder: Path, *more: str) -> list[str]:
-    """An arm that stands still and notes its orders in told.npy."""
-    return [
-        f"bundle={bundle.path}", f"out={folder}", "task.env._target_=tests.cli.still_arm.StillArm", "~task.env.robot",
-        "~task.env.task", f"+task.env.file={folder / 'told.npy'}", "task.safety.slow_start_s=0", *PATIENT, *more,
-    ]  # fmt: skip
-
-
 @pytest.mark.slow
 def test_inference_in_a_process_drives_the_arm(bundle: PolicyBundle, tmp_path: Path) -> None:
-    run(load_config(still(bundle, tmp_path, "loop.seconds=2", "loop.inference=process", "loop.silence_s=60")), QUIET)
+    in_a_process = ["loop.seconds=2", "loop.inference=process", "loop.silence_s=60"]
+    run(load_config(still(bundle.path, tmp_path, *in_a_process)), QUIET)
     report = json.loads((tmp_path / "loop" / "loop.json").read_text())
     assert report["chunks"]["chunks"] >= 1
     assert report["stopped"] is None
@@ -58,11 +50,11 @@ def test_rates_and_places_that_cannot_be_are_refused(bundle: PolicyBundle, tmp_p
     with pytest.raises(
         ConfigError, match=r"`loop\.control_hz` must be null or 20, got 100; `StillArm` has no other rate"
     ):
-        run(load_config(still(bundle, tmp_path, "loop.control_hz=100")), QUIET)
+        run(load_config(still(bundle.path, tmp_path, "loop.control_hz=100")), QUIET)
     with pytest.raises(
         ConfigError, match=r"`loop.inference` must be one of \['thread', 'process', 'loop'\], got 'gpu'"
     ):
-        run(load_config(still(bundle, tmp_path, "loop.inference=gpu")), QUIET)
+        run(load_config(still(bundle.path, tmp_path, "loop.inference=gpu")), QUIET)
     arm = StillArm(str(tmp_path / "told.npy"))
     assert arm_at(arm, 20.0) is arm
 
