@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -46,10 +47,11 @@ ARMS: dict[str, list[str]] = {
 COLOURS = dict(zip(ARMS, ("tab:blue", "tab:orange", "tab:green", "tab:red"), strict=True))
 BASE_STEPS = 4000
 """Of imitation, from data in which half of the frames lead nowhere."""
-BASE = ["task=lift", f"train.steps={BASE_STEPS}", *QUICK]
+BASE = ["task=lift", f"train.steps={BASE_STEPS}", "train.leave_out=[]", *QUICK]
 GIVES_UP = {"lift": 80, "insert": 50}
 """Steps after which a demonstrator leaves off; one who misjudges would miss until the end, and be imitated in that."""
 VALIDITY = "validity.json"
+MODELS = ("critic_actor", "critic_gate", "dynamics")
 
 
 def collect(
@@ -92,12 +94,23 @@ def overrides(out: Path, arm: str, seed: int, settings: Sequence[str]) -> list[s
     ]  # fmt: skip
 
 
+def share_models(first: Path, arm: Path) -> None:
+    """Give an arm the critics and dynamics of the first one of its seed: the same data and seed would fit the same."""
+    for name in MODELS:
+        if (first / name).is_dir() and not (arm / name).exists():
+            part = arm / f"{name}.part"
+            shutil.rmtree(part, ignore_errors=True)
+            shutil.copytree(first / name, part)
+            part.rename(arm / name)
+
+
 def train(out: Path, seeds: Sequence[int], *, base: Sequence[str], stage: Sequence[str]) -> None:
     """Make the base and run every arm of every seed, and play what came out; nothing is done twice."""
     command("train", f"out={out}", *base)
     play(out / "train", base)
     for seed in seeds:
         for arm in ARMS:
+            share_models(out / f"{next(iter(ARMS))}_{seed}", out / f"{arm}_{seed}")
             command("finetune", *overrides(out, arm, seed, [*(s for s in base if "evaluate" not in s), *stage]))
             play(out / f"{arm}_{seed}", base)
         play(out / f"gated_{seed}" / "imitation", base)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -19,7 +19,7 @@ from robot_rl.cli.finetune_offline import IMITATION, OfflineStage
 from robot_rl.cli.model_card import trained_model
 from robot_rl.cli.progress import bar
 from robot_rl.cli.threads import numeric_threads
-from robot_rl.cli.train_command import datasets
+from robot_rl.cli.train_command import OF_THE_DATA, datasets
 from robot_rl.data.store import EpisodeStore
 from robot_rl.errors import TrainingError
 from robot_rl.imitation.checkpoint import read_state
@@ -29,7 +29,7 @@ from robot_rl.rl.actor import Played
 from robot_rl.rl.offline.gate import LOG, read_log
 from robot_rl.rl.ppo.rollouts import Player
 from robot_rl.rl.ppo.tunable import TunableChain
-from robot_rl.rl.rounds.collection import SEEDS_OF_A_ROUND, Composition, play_round, round_seeds
+from robot_rl.rl.rounds.collection import SEEDS_OF_A_ROUND, Attempts, Composition, play_round, round_seeds
 from robot_rl.rl.rounds.state import RunState, StageDone
 
 if TYPE_CHECKING:
@@ -122,26 +122,27 @@ def play(work: Work, number: int) -> StageDone:
         task = progress.add_task(f"round {number}: playing", total=len(seeds))
         envs: list[Env] = []
 
-        def player(sink: EpisodeSink) -> Player:
-            envs.extend(make_env() for _ in range(int(rounds["lanes"])))
+        def player(sink: EpisodeSink, attempt: int) -> Player:
+            envs.extend(make_env() for _ in range(int(rounds["lanes"]) - len(envs)))
             return Player(
                 envs, cast(TunableChain, model), card.spec, n_execute=card.n_execute, sink=sink,
-                seed=int(work.config.seed), task=work.config.task.description, max_steps=f.max_steps,
+                seed=int(work.config.seed), draw=attempt, task=work.config.task.description, max_steps=f.max_steps,
             )  # fmt: skip
 
         def shown(played: Played) -> None:
             progress.advance(task)
 
         try:
-            ids = play_round(
-                player, work.store, seeds, f"rl100-round-{number}", stop=lambda: interrupt.raised, on_done=shown
-            )
+            attempts = play_round(
+                player, work.store, seeds, f"rl100-round-{number}", again=int(rounds["again"]),
+                stop=lambda: interrupt.raised, on_done=shown,
+            )  # fmt: skip
         finally:
             for env in envs:
                 env.close()
         if interrupt.raised:
             raise KeyboardInterrupt
-    return _collected(work, number, ids)
+    return _collected(work, number, attempts)
 
 
 def collected(work: Work, number: int) -> StageDone | None:
@@ -151,7 +152,7 @@ def collected(work: Work, number: int) -> StageDone | None:
     new = sorted(set(work.store.ids()) - set(before.facts["ids"]))
     wanted = int(work.algo["rounds"]["episodes"])
     if len(new) >= wanted:
-        return _collected(work, number, new)
+        return _collected(work, number, Attempts(tuple(new), ()))
     work.console.print(
         f"round {number}: play {wanted} episodes of {work.standing} (`robot-rl package run={work.standing}`), label "
         f"successes and failures, and append them to {work.store.url}, where {len(new)} new ones are so far: record "
@@ -161,10 +162,12 @@ def collected(work: Work, number: int) -> StageDone | None:
     return None
 
 
-def _collected(work: Work, number: int, ids: Sequence[str]) -> StageDone:
-    made = Composition.of(work.store, set(ids))
+def _collected(work: Work, number: int, attempts: Attempts) -> StageDone:
+    made, again = (Composition.of(work.store, set(ids)) for ids in (attempts.first, attempts.again))
     why = f"{made.successes} of {made.episodes} episodes succeeded"
-    return work.kept(f"round_{number}/play", why, data=asdict(made))
+    if again.episodes:
+        why += f"; {again.successes} of {again.episodes} further attempts at the scenes that failed"
+    return work.kept(f"round_{number}/play", why, data=asdict(made), again=asdict(again))
 
 
 def imitation(work: Work, number: int) -> StageDone:
@@ -208,7 +211,7 @@ def train(work: Work, folder: Path, start: Path, steps: int) -> None:
     window = {"n_obs": chain.n_obs, "horizon": chain.horizon, "obs": list(card.spec.obs)}
     config = cast(DictConfig, OmegaConf.merge(work.stage_config(folder), {"task": window}))
     data, held_out = datasets(config, work.store, ids)
-    settings = {key: value for key, value in plain(config.train).items() if key not in ("val_fraction", "augment")}
+    settings = {key: value for key, value in plain(config.train).items() if key not in OF_THE_DATA}
     settings |= {**work.algo["rounds"]["imitation"], "steps": steps}
     replace(card, data_digest=work.store.digest()).save(folder)
     summary = Trainer(

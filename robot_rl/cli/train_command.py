@@ -18,10 +18,34 @@ from robot_rl.data.relative import fit_relative_stats
 from robot_rl.data.splits import split_episodes
 from robot_rl.data.store import EpisodeStore
 from robot_rl.data.windows import WindowDataset, WindowSpec
-from robot_rl.errors import StoreError
+from robot_rl.errors import ConfigError, StoreError
 from robot_rl.imitation.summary import TrainSummary
 from robot_rl.imitation.trainer import Trainer
-from robot_rl.values import Episode
+from robot_rl.values import OUTCOMES, Episode
+
+OF_THE_DATA = ("val_fraction", "augment", "leave_out")
+"""Keys of `train` that say what is learned from; the others are the trainer's."""
+
+
+def imitated(config: DictConfig, store: EpisodeStore) -> list[str]:
+    """Return the ids of a store's episodes without those whose label is among `train.leave_out`.
+
+    Raises:
+        ConfigError: `train.leave_out` names what is not an outcome.
+        StoreError: No episode is left of those there are.
+    """
+    left_out = plain(config.train.leave_out)
+    if unknown := sorted(set(left_out) - set(OUTCOMES)):
+        raise ConfigError(f"`train.leave_out` must name outcomes of {OUTCOMES}, got {unknown}")
+    entries = store.entries()
+    ids = [entry.id for entry in entries if entry.outcome not in left_out]
+    if entries and not ids:
+        raise StoreError(
+            f"all {len(entries)} episodes of {config.store} are labelled {' or '.join(left_out)} and left out of "
+            "imitation; set train.leave_out=[] to imitate them all the same, or `robot-rl mend relabel` what is "
+            "labelled wrongly"
+        )
+    return ids
 
 
 def datasets(
@@ -48,9 +72,11 @@ def _statistics(train: WindowDataset, relative_to: list[str]) -> dict[str, Field
     return {**stats, "action_relative": fit_relative_stats(train, relative_to)} if relative_to else stats
 
 
-def _recorded(config: DictConfig, card: ModelCard, store: EpisodeStore) -> dict[str, Any]:
+def _recorded(config: DictConfig, card: ModelCard, store: EpisodeStore, n_imitated: int) -> dict[str, Any]:
     """Return what a run holds constant over resumes, besides the trainer's own settings."""
     recorded = {"policy": card.policy, "data_digest": card.data_digest, "augment": plain(config.train.augment)}
+    if left_out := len(store) - n_imitated:
+        recorded["left_out"] = left_out
     late = stream_latencies(config.latency, store)
     return {**recorded, "latency_ns": late} if late else recorded
 
@@ -58,7 +84,8 @@ def _recorded(config: DictConfig, card: ModelCard, store: EpisodeStore) -> dict[
 def run(config: DictConfig, console: Console) -> TrainSummary:
     """Train `policy` on `store` into `run`."""
     store = EpisodeStore.open(config.store)
-    train, val = datasets(config, store)
+    ids = imitated(config, store)
+    train, val = datasets(config, store, ids)
     card = ModelCard(
         task=config.task.name,
         policy=plain(config.policy),
@@ -71,10 +98,13 @@ def run(config: DictConfig, console: Console) -> TrainSummary:
 
     torch.manual_seed(config.seed)
     card.save(config.run)
-    settings = {key: value for key, value in plain(config.train).items() if key not in ("val_fraction", "augment")}
-    recorded = _recorded(config, card, store)
+    settings = {key: value for key, value in plain(config.train).items() if key not in OF_THE_DATA}
+    recorded = _recorded(config, card, store, len(ids))
     trainer = Trainer(card.build_model(), train, val, run_dir=config.run, seed=config.seed, config=recorded, **settings)
-    console.print(f"{len(train)} training and {len(val)} validation windows from {len(store)} episodes")
+    console.print(f"{len(train)} training and {len(val)} validation windows from {len(ids)} episodes")
+    if len(ids) < len(store):
+        labels = " or ".join(plain(config.train.leave_out))
+        console.print(f"{len(store) - len(ids)} labelled {labels} are left out (train.leave_out=[] imitates them too)")
     summary = trainer.fit(resume="auto")
     console.print(f"trained {summary.step} steps in {summary.seconds / 60:.1f} min; the run is in {config.run}")
     return summary

@@ -13,6 +13,7 @@ from robot_rl.data.normalizer import FieldStats
 ENCODERS = {
     "planar": ["task=pusht"],
     "state": ["task=lift"],
+    "state_relative": ["task=lift"],
     "rgb": ["task=lift", "+task.env.cameras=[front]", "task.obs=[joint_position,gripper_width,front]",
             "task.crop=[84,84]"],
     "rgb_small": ["task=lift", "+task.env.cameras=[front]", "task.obs=[joint_position,gripper_width,front]"],

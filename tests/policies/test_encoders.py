@@ -123,6 +123,7 @@ def test_composite_concatenates_within_each_step():
         (lambda: StateEncoder(robot(c=((8, 8, 3), "uint8")), {}, n_obs=1, names=["c"]), "give it to an ImageEncoder"),
         (lambda: TaskEmbedding(SPEC, {}, n_obs=1, n_tasks=2, name="agent_pos"), "must be one integer to be a task id"),
         (lambda: CompositeEncoder(SPEC, {}, n_obs=1, parts=[]), "at least one encoder"),
+        (lambda: CompositeEncoder(SPEC, {}, n_obs=1, parts=[None]), r"`parts` \[0\] of a CompositeEncoder are null"),
     ],
 )
 def test_bad_settings_say_what_was_expected(build, text):

@@ -2,8 +2,8 @@
 
 One batched call serves all environments that wait for a chunk, which on a CPU is by far the cheapest way; a real arm
 is the same thing with one environment. Weights do not change while episodes run. Noise is drawn from (run's seed,
-episode's seed, number of the decision), so an episode does not depend on which others were played beside it (but for
-the rounding of batched arithmetic).
+episode's seed, number of the decision, number of the attempt), so an episode does not depend on which others were
+played beside it (but for the rounding of batched arithmetic).
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ class Player:
         n_execute: Actions executed of a chunk.
         sink: Takes the episodes.
         seed: The run's seed, for the noise.
+        draw: Number of the attempt at these episodes, for other noise in each.
         task: What is attempted, in words.
         max_steps: Truncate episodes after so many steps; `None` leaves the end to the environment.
 
@@ -64,6 +65,7 @@ class Player:
         n_execute: int,
         sink: EpisodeSink,
         seed: int = 0,
+        draw: int = 0,
         task: str = "",
         max_steps: int | None = None,
     ) -> None:
@@ -75,7 +77,8 @@ class Player:
                 f"`{spec.name}`; its observations, action and rate must be the same"
             )
         self.envs, self.chain, self.spec, self.sink = list(envs), chain, spec, sink
-        self.rows, self.seed, self.task, self.max_steps = executed_rows(chain, n_execute), seed, task, max_steps
+        self.rows, self.seed, self.draw = executed_rows(chain, n_execute), seed, draw
+        self.task, self.max_steps = task, max_steps
 
     def play(
         self,
@@ -165,7 +168,7 @@ class _Lane:
 
     def noise(self) -> np.ndarray:
         """Return the noise of the next decision."""
-        rng = np.random.default_rng([self._player.seed, self.seed, self._decision])
+        rng = np.random.default_rng([self._player.seed, self.seed, self._decision, self._player.draw])
         return rng.standard_normal(self._player.chain.noise_shape, dtype=np.float32)
 
     def take(self, chain: np.ndarray, chunk: np.ndarray) -> None:

@@ -43,6 +43,19 @@ class Composition:
         return cls(len(found), count["success"], count["failure"])
 
 
+@dataclass(frozen=True)
+class Attempts:
+    """Ids of the episodes of a round.
+
+    Args:
+        first: The first attempt at each scene: what says how good the policy is.
+        again: Further attempts at those that failed.
+    """
+
+    first: tuple[str, ...]
+    again: tuple[str, ...]
+
+
 class PlainSink:
     """Keeps of every recording the streams that a store has a place for: what a policy thought is not data here.
 
@@ -95,29 +108,42 @@ def round_seeds(first_seed: int, number: int, episodes: int) -> range:
 
 
 def play_round(
-    make_player: Callable[[EpisodeSink], Player],
+    make_player: Callable[[EpisodeSink, int], Player],
     store: EpisodeStore,
     seeds: Sequence[int],
     version: str,
     *,
+    again: int = 0,
     stop: Callable[[], bool] = lambda: False,
     on_done: Callable[[Played], None] | None = None,
-) -> list[str]:
-    """Play the seeds that a version has not played yet, and return the ids of all its episodes that there are then.
+) -> Attempts:
+    """Play each seed, and those that failed again with other noise, and return all that there are then.
+
+    A failed scene holds what no demonstration of success is near to; one success there is worth more to imitation than
+    many elsewhere.
 
     Args:
-        make_player: Called with the sink that its episodes go to.
+        make_player: Called with the sink that its episodes go to and the number of the attempt, 0 for the first.
         store: The run's store.
         seeds: Of the episodes.
-        version: Whose weights act; with the seed it tells what was played before a kill.
+        version: Whose weights act; with the seed and the attempt it tells what was played before a kill.
+        again: How often a scene is played again at most, until it succeeds.
         stop: Asked before an episode begins.
         on_done: Called after each episode.
 
     Raises:
         StoreError: An episode could not be saved.
     """
-    there = episodes_of(store, version)
-    lacking = [seed for seed in seeds if seed not in there]
-    if lacking:
-        make_player(PlainSink(store)).play(lacking, version, stop=stop, on_done=on_done)
-    return sorted(episodes_of(store, version).values())
+    first: list[str] = []
+    others: list[str] = []
+    for attempt in range(again + 1):
+        name = version if attempt == 0 else f"{version}-again-{attempt}"
+        there = episodes_of(store, name)
+        lacking = [seed for seed in seeds if seed not in there]
+        if lacking and not stop():
+            make_player(PlainSink(store), attempt).play(lacking, name, stop=stop, on_done=on_done)
+            there = episodes_of(store, name)
+        (others if attempt else first).extend(sorted(there.values()))
+        won = {e.seed for e in store.entries() if e.policy_version == name and e.outcome == "success"}
+        seeds = [seed for seed in seeds if seed not in won]
+    return Attempts(tuple(first), tuple(others))
