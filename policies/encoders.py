@@ -204,7 +204,9 @@ class CompositeEncoder(Encoder):
         ConfigError: No parts, or one that is not there.
     """
 
-    def __init__(self, spec: RobotSpec, stats: Stats, *, n_obs: int, parts: Sequence[Callable[..., Encoder]]) -> None:
+    def __init__(
+        self, spec: RobotSpec, stats: Stats, *, n_obs: int, parts: Sequence[Callable[..., Encoder] | None]
+    ) -> None:
         if not parts:
             raise ConfigError("`parts` of a CompositeEncoder must name at least one encoder, got none")
         if missing := [i for i, part in enumerate(parts) if part is None]:
@@ -212,7 +214,7 @@ class CompositeEncoder(Encoder):
                 f"`parts` {missing} of a CompositeEncoder are null; what they stand for is not set for this task, as "
                 "`task.relative` for encoder=state_relative: set it, or choose another encoder"
             )
-        built = [part(spec, stats, n_obs=n_obs) for part in parts]
+        built = [part(spec, stats, n_obs=n_obs) for part in parts if part is not None]
         super().__init__(n_obs, sum(part.step_dim for part in built))
         self.parts = nn.ModuleList(built)
 
