@@ -36,7 +36,7 @@ FIRST_SEED = 1_000_000
 ARMS = ("residual", "rlpd", "filtered_bc")
 QUICK = ["train.warmup_steps=100", "train.threads=1", "policy.n_steps=4"]
 BASES = {
-    "lift": ["task=lift", "collect.episodes=30", "train.steps=400", "finetune.max_steps=100", *QUICK],
+    "lift": ["task=lift", "collect.episodes=30", "train.steps=300", "finetune.max_steps=100", *QUICK],
     "insert": ["task=insert", "collect.episodes=30", "train.steps=900", *QUICK],
 }
 """What makes a base that leaves room, by task; a cube not lifted within 100 steps of playing has been missed."""
