@@ -129,13 +129,17 @@ def play(work: Work, number: int) -> StageDone:
                 seed=int(work.config.seed), draw=attempt, task=work.config.task.description, max_steps=f.max_steps,
             )  # fmt: skip
 
+        def begun(attempt: int, n: int) -> None:
+            again = f" again, attempt {attempt + 1}" if attempt else ""
+            progress.reset(task, total=n, description=f"round {number}: playing{again}")
+
         def shown(played: Played) -> None:
             progress.advance(task)
 
         try:
             attempts = play_round(
                 player, work.store, seeds, f"rl100-round-{number}", again=int(rounds["again"]),
-                stop=lambda: interrupt.raised, on_done=shown,
+                stop=lambda: interrupt.raised, on_attempt=begun, on_done=shown,
             )  # fmt: skip
         finally:
             for env in envs:

@@ -115,6 +115,7 @@ def play_round(
     *,
     again: int = 0,
     stop: Callable[[], bool] = lambda: False,
+    on_attempt: Callable[[int, int], None] = lambda attempt, n: None,
     on_done: Callable[[Played], None] | None = None,
 ) -> Attempts:
     """Play each seed, and those that failed again with other noise, and return all that there are then.
@@ -129,6 +130,7 @@ def play_round(
         version: Whose weights act; with the seed and the attempt it tells what was played before a kill.
         again: How often a scene is played again at most, until it succeeds.
         stop: Asked before an episode begins.
+        on_attempt: Told the number of an attempt and how many episodes it is about to play.
         on_done: Called after each episode.
 
     Raises:
@@ -141,6 +143,7 @@ def play_round(
         there = episodes_of(store, name)
         lacking = [seed for seed in seeds if seed not in there]
         if lacking and not stop():
+            on_attempt(attempt, len(lacking))
             make_player(PlainSink(store), attempt).play(lacking, name, stop=stop, on_done=on_done)
             there = episodes_of(store, name)
         (others if attempt else first).extend(sorted(there.values()))
