@@ -36,12 +36,10 @@ FIRST_SEED = 1_000_000
 ARMS = ("residual", "rlpd", "filtered_bc")
 QUICK = ["train.warmup_steps=100", "train.threads=1", "policy.n_steps=4"]
 BASES = {
-    "lift": ["task=lift", "collect.episodes=30", "train.steps=300", "finetune.max_steps=100", *QUICK],
+    "lift": ["task=lift", "collect.episodes=30", "train.steps=600", "finetune.max_steps=100", *QUICK],
     "insert": ["task=insert", "collect.episodes=30", "train.steps=900", *QUICK],
 }
 """What makes a base that leaves room, by task; a cube not lifted within 100 steps of playing has been missed."""
-IMITATION = {"lift": ["encoder=state_relative"], "insert": []}
-"""More of what imitates, base and filtered BC: seeing the cube from the hand, few demonstrations reach further."""
 RESIDUAL = {"lift": ["finetune.repeat_failed=0.5", "algo.learner.settings.alpha=0.08"], "insert": []}
 """What a task's residual has other than the defaults."""
 STEPS = {"lift": 30_000, "insert": 60_000}
@@ -81,7 +79,7 @@ def filtered_bc(out: Path, seed: int, *, steps: int, settings: Sequence[str]) ->
     folder = out / f"filtered_bc_{seed}"
     store = _play(out, folder, seed, steps, settings)
     print(f"filtered BC, seed {seed}: {len(store)} demonstrations and successes")
-    same = [f"out={folder}", f"seed={seed}", *settings, *IMITATION[out.name]]
+    same = [f"out={folder}", f"seed={seed}", *settings]
     command("train", *same)
     command("evaluate", *same, "evaluate.what=run", "evaluate.video_episodes=0")
 
@@ -200,7 +198,7 @@ def main() -> None:
     steps = {**STEPS, **({} if args.steps is None else {args.task: args.steps})}
     if args.train:
         out, settings = args.out / args.task, [*BASES[args.task], *args.overrides]
-        make_base(out, [*settings, *IMITATION[args.task]])
+        make_base(out, settings)
         for seed in args.seeds:
             for arm in args.arms:
                 act = filtered_bc if arm == "filtered_bc" else partial(finetune, arm=arm)
