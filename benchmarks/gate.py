@@ -100,7 +100,7 @@ def share_models(first: Path, arm: Path) -> None:
         if (first / name).is_dir() and not (arm / name).exists():
             part = arm / f"{name}.part"
             shutil.rmtree(part, ignore_errors=True)
-            shutil.copytree(first / name, part)
+            shutil.copytree(first / name, part, symlinks=True)
             part.rename(arm / name)
 
 

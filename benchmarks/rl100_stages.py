@@ -6,7 +6,7 @@
     python -m benchmarks.rl100_stages --report                      # rows and picture from what is there
 
 Demonstrators of three qualities (`sim.misjudging`), the expert among them, leave successes and failures; a base
-imitates all of them; then `robot-rl finetune algo=rl100` runs its rounds, imitation alone on the same data with as
+imitates the successes; then `robot-rl finetune algo=rl100` runs its rounds, imitation alone on the same data with as
 many updates, online fine-tuning, and the distillation of a one-step head. All policies play the same unseen seeds.
 """
 
@@ -22,6 +22,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 
 from benchmarks._results import DOC_IMAGES, write_results
+from benchmarks._runs import keep, kept
 from benchmarks.gate import BASE_STEPS, collect
 from benchmarks.residual import QUICK, command
 from robot_rl.evaluation.statistics import clopper_pearson, student_t
@@ -32,6 +33,7 @@ QUALITIES = {"lift": (1.0, 0.5, 0.2), "insert": (1.0, 0.54, 0.23)}
 """The expert itself, and two who misjudge; a third of the episodes each."""
 BEGUN = ("base", "base with noise")
 ALONE = "imitation alone, equal data"
+KEPT = ("finished", "rounds", "published", "evaluation")
 STAGES = [
     "algo.offline.improve.lr=0.00001", "algo.offline.improve.updates=1000", "algo.head=true", "distill.threads=1"
 ]  # fmt: skip
@@ -58,7 +60,7 @@ def train(root: Path, task: str, seed: int, options: argparse.Namespace, setting
     out, data = run_dir(root, task, seed), root / task
     if (found := read(root, task, seed)) is not None and found["finished"]:
         return
-    base = [f"task={task}", f"train.steps={BASE_STEPS}", *QUICK]
+    base = [f"task={task}", "encoder=state_relative", f"train.steps={BASE_STEPS}", *QUICK]
     common = [*base, f"out={out}", f"store={data / 'store'}", f"seed={seed}", *settings]
     collect(data, options.episodes, [f"task={task}"], task=task, qualities=QUALITIES[task])
     bare = [s for s in common if "algo." not in s and not s.startswith("distill.")]
@@ -67,13 +69,17 @@ def train(root: Path, task: str, seed: int, options: argparse.Namespace, setting
         "finetune", "algo=rl100", f"finetune.out={out / 'rl100'}", f"finetune.steps={options.steps}",
         f"evaluate.episodes={options.evaluate}", "evaluate.video_episodes=0", *STAGES, *common,
     )  # fmt: skip
+    found = json.loads((out / "rl100" / "summary.json").read_text())
+    if root.name == NAME:
+        told = [{key: stage[key] for key in ("name", "accepted", "why")} for stage in found["stages"]]
+        keep(NAME, f"{task}_{seed}", {**{key: found[key] for key in KEPT}, "stages": told})
 
 
 def read(root: Path, task: str, seed: int) -> dict[str, Any] | None:
-    """Return what a seed's run says of itself; `None` before it has said anything."""
+    """Return what a seed's run says of itself, or said where it ran; `None` before it has said anything."""
     path = run_dir(root, task, seed) / "rl100" / "summary.json"
     if not path.is_file():
-        return None
+        return kept(NAME, f"{task}_{seed}") if root.name == NAME else None
     found: dict[str, Any] = json.loads(path.read_text())
     return found
 
