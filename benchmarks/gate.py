@@ -50,6 +50,8 @@ BASE_STEPS = 4000
 BASE = ["task=lift", "encoder=state_relative", f"train.steps={BASE_STEPS}", "train.leave_out=[]", *QUICK]
 """A base that imitates failures too, so that there is something to improve; critics see the cube from the hand, as it
 does: from absolute poses, 150 episodes do not tell a good grasp from a bad one."""
+STAGE = ["algo.improve.lr=0.00003", "algo.improve.updates=600", "algo.evaluation.kl=0.5"]
+"""Updates large enough to matter, where true success tells right from wrong."""
 GIVES_UP = {"lift": 80, "insert": 50}
 """Steps after which a demonstrator leaves off; one who misjudges would miss until the end, and be imitated in that."""
 VALIDITY = "validity.json"
@@ -221,7 +223,7 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=150)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--base", nargs="*", default=[], help="more overrides of base and evaluation")
-    parser.add_argument("--stage", nargs="*", default=["algo.improve.lr=0.00003", "algo.improve.updates=600"])
+    parser.add_argument("--stage", nargs="*", default=STAGE)
     parser.add_argument("--report", action="store_true", help="only rows and plot, from what is there")
     arguments = parser.parse_args()
     base = [*BASE, *arguments.base]
