@@ -175,7 +175,8 @@ def _row(claim: str, summaries: Sequence[EvaluationSummary], seeds: Sequence[int
 
 
 def _validity_rows(out: Path) -> list[dict[str, Any]]:
-    found = json.loads((out / VALIDITY).read_text())
+    every = json.loads((out / VALIDITY).read_text())
+    found = list({(f["value"], f["am_q"]): f for f in every}.values())  # who accepted nothing is imitation again
     success = [f["success"] for f in found]
     verdicts = {name: validity([f[name] for f in found], success) for name in ("value", "am_q")}
     return [
@@ -201,16 +202,17 @@ def plot(out: Path, seeds: Sequence[int]) -> None:
     for arm in ARMS:
         for number, seed in enumerate(seeds):
             log = read_log(out / f"{arm}_{seed}" / LOG)
-            middle.plot([d["update"] for d in log], [d["j_new"] for d in log], color=COLOURS[arm], alpha=0.8,
+            gain = {d["update"]: d["j_new"] / log[0]["j_old"] - 1 for d in log}
+            middle.plot(list(gain), list(gain.values()), color=COLOURS[arm], alpha=0.8,
                         label=arm if number == 0 else None)  # fmt: skip
-            taken = [d for d in log if d["accepted"] and d["rule"] == "margin"]
-            middle.plot([d["update"] for d in taken], [d["j_new"] for d in taken], "o", color=COLOURS[arm])
-    middle.set(xlabel="updates", ylabel="candidate's score", title="gate log (dots: accepted by the gate)")
+            taken = [d["update"] for d in log if d["accepted"] and d["rule"] == "margin"]
+            middle.plot(taken, [gain[n] for n in taken], "o", color=COLOURS[arm])
+    middle.set(xlabel="updates", ylabel="score against the base's, share", title="gate log (dots: accepted)")
     middle.legend(fontsize=8)
     for found in json.loads((out / VALIDITY).read_text()):
         arm = found["run"].rsplit("_", 1)[0]
-        right.plot(found["value"], found["success"], "o", color=COLOURS.get(arm, "grey"))
-    right.set(xlabel="score `value`", ylabel="true success", ylim=(0, 1), title="is the score right?")
+        right.plot(found["am_q"], found["success"], "o", color=COLOURS.get(arm, "grey"))
+    right.set(xlabel="score `am_q`, first seed's", ylabel="true success", ylim=(0, 1), title="is the score right?")
     DOC_IMAGES.mkdir(parents=True, exist_ok=True)
     fig.savefig(DOC_IMAGES / "gate.png", dpi=110)
     plt.close(fig)
