@@ -45,6 +45,8 @@ def check(config: DictConfig) -> None:
     rounds, judge = algo["rounds"], algo["judge"]
     if int(rounds["n"]) < 1:
         raise ConfigError(f"`algo.rounds.n` must be at least 1, got {rounds['n']}")
+    if int(rounds["again"]) < 0:
+        raise ConfigError(f"`algo.rounds.again` must be 0 or more, got {rounds['again']}")
     for key, value, choices in (
         ("rounds.imitate", rounds["imitate"], ("successes", "all", "none")),
         ("judge.without_simulation", judge["without_simulation"], ("keep", "take")),

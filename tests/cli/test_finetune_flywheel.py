@@ -218,6 +218,7 @@ def test_contradictions_are_refused_with_words(begun: Path, tmp_path: Path, caps
     assert ModelCard.load(frozen).policy["n_tuned"] == 1
     for wrong, told in (
         ("algo.rounds.n=0", "`algo.rounds.n` must be at least 1"),
+        ("algo.rounds.again=-1", "`algo.rounds.again` must be 0 or more"),
         ("algo.rounds.imitate=failures", "`algo.rounds.imitate` must be one of"),
         ("algo.offline.n_tuned=1", "`algo.offline.n_tuned` must be one of (None,) in rounds"),
         ("algo.judge.first_seed=100000", "must decide and play nothing before"),

@@ -120,8 +120,7 @@ def play_round(
 ) -> Attempts:
     """Play each seed, and those that failed again with other noise, and return all that there are then.
 
-    A failed scene holds what no demonstration of success is near to; one success there is worth more to imitation than
-    many elsewhere.
+    Successes at scenes that failed are data that first attempts do not give.
 
     Args:
         make_player: Called with the sink that its episodes go to and the number of the attempt, 0 for the first.
