@@ -69,8 +69,7 @@ def train(root: Path, task: str, seed: int, options: argparse.Namespace, setting
         "finetune", "algo=rl100", f"finetune.out={out / 'rl100'}", f"finetune.steps={options.steps}",
         f"evaluate.episodes={options.evaluate}", "evaluate.video_episodes=0", *STAGES, *common,
     )  # fmt: skip
-    found = json.loads((out / "rl100" / "summary.json").read_text())
-    if root.name == NAME:
+    if root.name == NAME and (found := read(root, task, seed)) is not None:
         told = [{key: stage[key] for key in ("name", "accepted", "why")} for stage in found["stages"]]
         keep(NAME, f"{task}_{seed}", {**{key: found[key] for key in KEPT}, "stages": told})
 

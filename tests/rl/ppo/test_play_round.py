@@ -53,6 +53,7 @@ def test_what_failed_is_played_again_until_it_succeeds_and_nothing_else_is(store
 def test_an_attempt_is_other_noise_on_the_same_scene(store):
     play(store, again=1)
     one, other = recordings(store, "v"), recordings(store, "v-again-1")
+    assert other
     for seed, recording in other.items():
         first = one[seed].streams
         np.testing.assert_array_equal(first["x"].data[0], recording.streams["x"].data[0])
@@ -72,6 +73,8 @@ def test_a_round_goes_on_where_it_was_stopped_and_ends_the_same(store, tmp_path)
     whole = EpisodeStore.create(tmp_path / "whole", SPEC, extra=chain_extras(make_chain()))
     expected = play(whole)
     assert (len(attempts.first), len(attempts.again)) == (len(expected.first), len(expected.again))
+    for name in ("v", "v-again-1", "v-again-2", "v-again-3"):
+        assert played(store, name) == played(whole, name)
     calls: list[int] = []
     assert play(store, calls=calls) == attempts
     assert calls == []
