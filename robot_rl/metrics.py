@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from robot_rl.errors import ConfigError, MissingExtraError
+from robot_rl.files import replace_text
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -89,10 +89,7 @@ class MetricWriter:
 
 
 def _replace_lines(path: Path, records: list[dict[str, Any]]) -> None:
-    """Write the records to `path` by one rename, so that a kill in between loses nothing."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text("".join(json.dumps(record) + "\n" for record in records), "utf-8")
-    temporary.replace(path)
+    replace_text(path, "".join(json.dumps(record) + "\n" for record in records))
 
 
 def _await_a_new_second(folder: Path) -> None:

@@ -6,7 +6,6 @@ A report is a list of sections, a section a list of blocks. Everything, pictures
 from __future__ import annotations
 
 import base64
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,6 +17,7 @@ from markupsafe import Markup
 
 from robot_rl import __version__
 from robot_rl.errors import ConfigError
+from robot_rl.files import replace_text
 
 
 @dataclass(frozen=True)
@@ -169,10 +169,7 @@ def write_report(path: str | Path, *, title: str, subtitle: str = "", sections: 
         version=__version__,
         date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_text(html, encoding="utf-8")
-    os.replace(part, path)
-    return path
+    return replace_text(path, html)
 
 
 def format_cell(value: Any) -> str:

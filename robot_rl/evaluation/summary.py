@@ -15,6 +15,7 @@ from robot_rl import __version__
 from robot_rl.errors import ConfigError
 from robot_rl.evaluation.rollouts import EpisodeResult
 from robot_rl.evaluation.statistics import Interval, bootstrap_mean, clopper_pearson
+from robot_rl.files import replace_text
 
 FORMAT_VERSION = 1
 
@@ -97,11 +98,7 @@ class EvaluationSummary:
 
     def write(self, path: str | Path) -> Path:
         """Write `summary.json`, whole or not at all, and return its path."""
-        path = Path(path)
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        part.write_text(json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
-        os.replace(part, path)
-        return path
+        return replace_text(path, json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
 
     @classmethod
     def read(cls, path: str | Path) -> EvaluationSummary:

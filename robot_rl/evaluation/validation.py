@@ -6,7 +6,6 @@ Hardware motion needs one (architecture, safety at run time); a record that does
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -18,6 +17,7 @@ from robot_rl.bundle.directory import ATTESTATIONS
 from robot_rl.errors import BundleError
 from robot_rl.evaluation.statistics import Interval, clopper_pearson
 from robot_rl.evaluation.summary import EvaluationSummary
+from robot_rl.files import replace_text
 
 FORMAT_VERSION = 1
 
@@ -86,11 +86,8 @@ class ValidationRecord:
         task = re.sub(r"[^A-Za-z0-9_.]+", "_", self.task) or "task"
         date = datetime.fromisoformat(self.date).strftime("%Y%m%dT%H%M%SZ")
         path = folder / f"validation-{task}-{date}.json"
-        part = folder / f".{path.name}.{os.getpid()}.part"
         data = {"format_version": FORMAT_VERSION, **asdict(self), "success": self.success.to_dict()}
-        part.write_text(json.dumps(data, indent=1, allow_nan=False) + "\n")
-        os.replace(part, path)
-        return path
+        return replace_text(path, json.dumps(data, indent=1, allow_nan=False) + "\n")
 
     @classmethod
     def read(cls, path: str | Path, *, bundle_id: str) -> ValidationRecord:

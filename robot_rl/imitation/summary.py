@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+from robot_rl.files import replace_text
 
 Status = Literal["finished", "budget", "interrupted"]
 
@@ -41,6 +42,4 @@ class TrainSummary:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON by one rename; what JSON does not know, such as a path, becomes text."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(value, indent=1, default=str), "utf-8")
-    temporary.replace(path)
+    replace_text(path, json.dumps(value, indent=1, default=str))

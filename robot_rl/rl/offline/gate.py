@@ -23,6 +23,7 @@ import torch
 from torch import nn
 
 from robot_rl.errors import ConfigError
+from robot_rl.files import replace_text
 from robot_rl.rl.offline.data import distinct
 from robot_rl.rl.offline.evidence import PairedBound, paired_bound
 from robot_rl.rl.offline.ope import Rollouts, Scores
@@ -167,10 +168,11 @@ class Gate:
 
     def go_on_after(self, update: int) -> None:
         """Drop decisions of later updates from the log, which a run left that was killed before its checkpoint."""
-        if self._log is not None:
-            lines = [json.dumps(d) + "\n" for d in read_log(self._log) if d["update"] <= update]
-            self._log.parent.mkdir(parents=True, exist_ok=True)
-            self._log.write_text("".join(lines), "utf-8")
+        if self._log is None or not self._log.is_file():
+            return
+        kept = "".join(json.dumps(d) + "\n" for d in read_log(self._log) if d["update"] <= update)
+        if kept != self._log.read_text("utf-8"):
+            replace_text(self._log, kept)
 
     def judge(self, new: OfflinePolicy, old: OfflinePolicy, *, update: int) -> GateDecision:
         """Return the decision on a candidate; who accepts must use `old=new` from then on.

@@ -1,6 +1,7 @@
 """The gate: its arithmetic, that nothing passes against itself, and that a rejection leaves no trace."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
@@ -155,3 +156,32 @@ def test_the_log_tells_every_decision_and_forgets_those_of_after_a_checkpoint(pa
     assert lines[0]["scores"]["value_old"] == lines[0]["scores"]["value_new"]
     logged.go_on_after(50)
     assert [line["update"] for line in read_log(tmp_path / "gate.jsonl")] == [50]
+
+
+def test_a_log_that_needs_no_change_is_not_written_anew(parts, tmp_path):
+    *_, policy = parts
+    path, gate = tmp_path / "gate.jsonl", make(parts)
+    logged = Gate(gate.rollouts, gate.support, gate.settings, log=path)
+    logged.go_on_after(0)
+    assert not path.exists()
+    logged.judge(policy, policy, update=50)
+    before = path.stat()
+    logged.go_on_after(50)
+    after = path.stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_a_log_that_cannot_be_replaced_keeps_all_its_lines(parts, tmp_path, monkeypatch):
+    *_, policy = parts
+    path, gate = tmp_path / "gate.jsonl", make(parts)
+    logged = Gate(gate.rollouts, gate.support, gate.settings, log=path)
+    for update in (50, 100):
+        logged.judge(policy, policy, update=update)
+
+    def killed(part, target):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        logged.go_on_after(50)
+    assert [line["update"] for line in read_log(path)] == [50, 100]
