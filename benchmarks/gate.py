@@ -1,7 +1,7 @@
-"""The offline gate on `lift`, from data of mixed quality: gated, ungated, and both with the advantage's sign turned.
+"""The offline gate on `lift`, from data of mixed quality: closed, wide and off, each with the advantage's sign turned, too.
 
 Demonstrators of three qualities (`sim.misjudging`) leave successes and failures; a base imitates all of them; then
-RL-100's offline stage runs from the same store in four arms. Two have a critic that pulls the right way, two the wrong
+RL-100's offline stage runs from the same store in six arms. Three have a critic that pulls the right way, three the wrong
 way, which a gate must hold at imitation. True success is played on the same unseen seeds for all, with the sampler that
 the gate judged. Last, the score is held against the true success of all policies: may it select, or only protect?
 """
@@ -43,8 +43,11 @@ ARMS: dict[str, list[str]] = {
     "ungated": ["algo.gate.rule=off"],
     "flipped_gated": ["algo.gate.rule=margin", "+algo.improve.advantage_sign=-1"],
     "flipped_ungated": ["algo.gate.rule=off", "+algo.improve.advantage_sign=-1"],
+    "wide": ["algo.evaluation.kl=200", "algo.improve.gate_every=100"],
+    "flipped_wide": ["algo.evaluation.kl=200", "algo.improve.gate_every=100", "+algo.improve.advantage_sign=-1"],
 }
-COLOURS = dict(zip(ARMS, ("tab:blue", "tab:orange", "tab:green", "tab:red"), strict=True))
+"""`wide` is gated, too, by everything but the divergence, which it lets be what updates that matter need."""
+COLOURS = dict(zip(ARMS, ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown"), strict=True))
 BASE_STEPS = 4000
 """Of imitation, from data in which half of the frames lead nowhere."""
 BASE = ["task=lift", "encoder=state_relative", f"train.steps={BASE_STEPS}", "train.leave_out=[]", *QUICK]
@@ -94,7 +97,7 @@ def overrides(out: Path, arm: str, seed: int, settings: Sequence[str]) -> list[s
     """Return the overrides of an arm's run."""
     return [
         f"out={out}", "algo=rl100_offline", f"seed={seed}", f"finetune.out={out}/{arm}_{seed}", "evaluate.episodes=0",
-        *ARMS[arm], *settings,
+        *settings, *ARMS[arm],
     ]  # fmt: skip
 
 

@@ -1,8 +1,8 @@
 """Back to the incumbent when a new bundle does worse than it should.
 
-The rule: the success of the last 20 episodes falls below the incumbent's lower confidence bound. A window that is not
-full counts its missing episodes as successes, so that a bad bundle goes as soon as it cannot reach the bound any more,
-and a good one never for want of episodes.
+The rule: there is evidence that its success has fallen below the incumbent's lower confidence bound
+(`robot_rl.evaluation.decline`). The share of a window's successes alone would take back a bundle as good as its
+incumbent sooner or later, since a window is short and is looked at after every episode.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from robot_rl.bundle.accepted import Accepted, read_accepted, write_accepted
-from robot_rl.errors import ConfigError
+from robot_rl.evaluation.decline import Decline
 from robot_rl.evaluation.statistics import clopper_pearson
 from robot_rl.evaluation.trial_log import TrialLog
 
 log = logging.getLogger(__name__)
 
 OUTCOMES = "outcomes.jsonl"
+_LAST = 20
 
 
 class Rollback:
@@ -28,16 +29,16 @@ class Rollback:
 
     Args:
         folder: Of the bundles.
-        window: Episodes that count.
+        patience: Least mean number of episodes until a bundle that is as good as the incumbent's bound is taken back;
+            a better one lasts longer.
 
     Raises:
-        ConfigError: A window below 1.
+        ConfigError: A patience that is not above 1.
     """
 
-    def __init__(self, folder: str | Path, *, window: int = 20) -> None:
-        if window < 1:
-            raise ConfigError(f"`window` must be at least 1, got {window}")
-        self._folder, self._window = Path(folder), window
+    def __init__(self, folder: str | Path, *, patience: float = 100.0) -> None:
+        Decline(0.0, patience=patience)  # a wrong one is refused before there is an episode
+        self._folder, self._patience = Path(folder), patience
         self._log: TrialLog | None = None
 
     def note(self, bundle_id: str, *, success: bool) -> Accepted | None:
@@ -54,21 +55,30 @@ class Rollback:
         self._log.add({"bundle": bundle_id, "success": bool(success)})
         if accepted.bundle != bundle_id or not accepted.incumbent:
             return None
-        since = [row["success"] for row in self._log.rows if row["bundle"] == bundle_id][-self._window :]
-        reachable = (sum(since) + self._window - len(since)) / self._window
-        if reachable >= accepted.bound:
+        since = self._since_promotion(bundle_id)
+        if not Decline(accepted.bound, patience=self._patience).add(since).alarm:
             return None
+        last = since[-_LAST:]
         reason = (
-            f"bundle {bundle_id} succeeded in {sum(since)} of its last {len(since)} episodes; over {self._window} that "
-            f"is below {accepted.bound:.3f}, the lower bound of the incumbent {accepted.incumbent}"
+            f"bundle {bundle_id} succeeded in {sum(since)} of {len(since)} episodes, in {sum(last)} of the last "
+            f"{len(last)}: evidence beyond {self._patience:g} that it is below {accepted.bound:.3f}, the lower bound "
+            f"of the incumbent {accepted.incumbent}"
         )
         back = replace(
             accepted, bundle=accepted.incumbent, incumbent="", bound=0.0, reason=reason,
             refused=(*accepted.refused, bundle_id),
         )  # fmt: skip
         write_accepted(self._folder, back)
+        self._log.add({"bundle": bundle_id, "taken_back": True})
         log.error("rolled back: %s", reason)
         return back
+
+    def _since_promotion(self, bundle_id: str) -> list[bool]:
+        """Return a bundle's outcomes since it was last taken back; it may have been promoted again."""
+        assert self._log is not None
+        rows = [row for row in self._log.rows if row["bundle"] == bundle_id]
+        last = max((i for i, row in enumerate(rows) if row.get("taken_back")), default=-1)
+        return [row["success"] for row in rows[last + 1 :]]
 
 
 def promote(

@@ -7,6 +7,7 @@ pytest.importorskip("onnx", reason="onnx is not installed here; pip install 'rob
 
 from robot_rl.bundle.accepted import HISTORY, POINTER, Accepted, find_bundle, read_accepted, write_accepted
 from robot_rl.errors import BundleError
+from robot_rl.evaluation.decline import Decline
 from robot_rl.evaluation.rollback import OUTCOMES, Rollback, promote
 from robot_rl.evaluation.statistics import clopper_pearson
 from tests.ros.formula_bundle import formula_bundle
@@ -39,34 +40,46 @@ def test_a_promotion_names_the_way_back_and_its_bound(folder, ids):
     assert find_bundle(folder, ids[1]).path.name == "old"
 
 
-def test_a_bad_bundle_goes_as_soon_as_it_cannot_reach_the_bound(folder, ids):
+def test_a_bad_bundle_goes_once_the_evidence_is_as_strong_as_asked(folder, ids):
     _, old, new = ids
-    promoted(folder, old, new)
-    watch = Rollback(folder, window=20)
-    assert [watch.note(new, success=False) for _ in range(2)] == [None, None]  # 18 of 20 is still 0.9
-    back = watch.note(new, success=False)  # 17 of 20 is 0.85 < 0.852
+    bound = promoted(folder, old, new).bound
+    watch = Rollback(folder, patience=100)
+    failures = next(n for n in range(1, 20) if Decline(bound, patience=100).add([False] * n).alarm)
+    assert failures == 4
+    assert [watch.note(new, success=False) for _ in range(failures - 1)] == [None] * (failures - 1)
+    back = watch.note(new, success=False)
     assert back is not None
     assert (back.bundle, back.incumbent, back.refused) == (old, "", (new,))
-    assert "succeeded in 0 of its last 3 episodes" in back.reason
+    assert "succeeded in 0 of 4 episodes, in 0 of the last 4: evidence beyond 100" in back.reason
     assert read_accepted(folder) == back
     assert watch.note(old, success=False) is None  # there is nothing to go back to from here
     assert len((folder / HISTORY).read_text().splitlines()) == 2
 
 
-def test_a_restart_forgets_no_failure_and_only_the_window_counts(folder, ids):
+def test_a_restart_forgets_no_failure(folder, ids):
     _, old, new = ids
     promoted(folder, old, new)
-    for success in [False, False] + [True] * 20:
-        assert Rollback(folder, window=20).note(new, success=success) is None
-    for _ in range(2):
-        assert Rollback(folder, window=20).note(new, success=False) is None  # the first two are out of the window
-    assert Rollback(folder, window=20).note(new, success=False) is not None
+    for _ in range(3):
+        assert Rollback(folder).note(new, success=False) is None
+    assert Rollback(folder).note(new, success=False) is not None
+
+
+def test_a_bundle_that_is_promoted_again_begins_anew(folder, ids):
+    _, old, new = ids
+    promoted(folder, old, new)
+    watch = Rollback(folder)
+    while watch.note(new, success=False) is None:
+        pass
+    promoted(folder, old, new)
+    for rollback in (watch, Rollback(folder)):
+        assert rollback.note(new, success=False) is None
+    assert read_accepted(folder).bundle == new
 
 
 def test_another_bundles_failures_are_not_held_against_the_one_that_drives(folder, ids):
     _, old, new = ids
     promoted(folder, old, new)
-    watch = Rollback(folder, window=20)
+    watch = Rollback(folder)
     assert all(watch.note(old, success=False) is None for _ in range(30))
     assert read_accepted(folder).bundle == new
 

@@ -84,7 +84,7 @@ def test_a_bundle_that_fails_is_taken_back_before_the_next_episode(ros_graph, tm
     arm = Arm(ros_graph.node)
     process = Process(
         name="policy", module="robot_rl_ros.policy_node",
-        parameters={**described(folder).parameters, "rollback_window": 10},
+        parameters={**described(folder).parameters, "rollback_patience": 10},
     )  # fmt: skip
     with Running([process]):
         driving = ros_graph.collect(String, "policy/driving", LATCHED)
@@ -96,9 +96,9 @@ def test_a_bundle_that_fails_is_taken_back_before_the_next_episode(ros_graph, tm
             assert min(msg_to_command(m, NAMES)[1][0] for m in commands.messages) <= HOME[0] + 1e-6
             assert json.loads(driving.messages[-1].data)["bundle"] == new.id
             fail(arm)
-            wait_for(lambda n=n: counted(folder) == n, "the episode's count")
+            wait_for(lambda n=n: counted(folder) >= n, "the episode's count")
             commands.clear()
-        wait_for(lambda: read_accepted(folder).bundle == old.id, "the way back")  # 8 of 10 is below 0.861
+        wait_for(lambda: read_accepted(folder).bundle == old.id, "the way back")  # two failures are evidence of 14
         arm.start()
         wait_for(lambda: json.loads(driving.messages[-1].data)["bundle"] == old.id, "the incumbent")
         commands.clear()

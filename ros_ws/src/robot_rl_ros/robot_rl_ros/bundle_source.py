@@ -25,16 +25,19 @@ class BundleSource:
         override: Id of the bundle that the operator allows without one.
         min_success: Success rate that the validation record must show.
         velocity: [A], the robot's speed limits, for bundles that may use a share of them; empty where none is known.
-        rollback_window: Episodes that judge a bundle with an incumbent to go back to; 0 never goes back.
+        rollback_patience: Least mean number of episodes until a bundle that is as good as its incumbent's bound is
+            taken back; 0 never goes back.
     """
 
     def __init__(
         self, path: str | Path, *, n_joints: int, hardware: bool, override: str, min_success: float,
-        velocity: Sequence[float] = (), rollback_window: int = 0,
+        velocity: Sequence[float] = (), rollback_patience: int = 0,
     ) -> None:  # fmt: skip
         self.path = Path(path)
         self._n_joints, self._velocity = n_joints, tuple(velocity)
-        self._rollback = Rollback(self.path, window=rollback_window) if rollback_window and self.has_many else None
+        self._rollback = (
+            Rollback(self.path, patience=rollback_patience) if rollback_patience and self.has_many else None
+        )
         self._hardware, self._override, self._min_success = hardware, override, min_success
 
     @property

@@ -62,11 +62,11 @@ class PolicyNode(rclpy.lifecycle.LifecycleNode):
         self._autostart = declare(self, "autostart", True, "configure and activate by itself")
         self._shadow = declare(self, "shadow", False, "compare with selected/command and command nothing")
         self._shadow_log = declare(self, "shadow_log", "", "JSONL file of a shadow's findings, one line an episode")
-        window = declare(self, "rollback_window", 20, "episodes that judge a new bundle; 0: never", low=0, high=10_000)
+        patience = declare(self, "rollback_patience", 100, "mean episodes to a false alarm; 0: never", low=0)
         self._sources = with_latency(read_sources(sources), latency)
         self._source = BundleSource(
             bundle, n_joints=len(self._names), hardware=hardware, override=override, min_success=min_success,
-            velocity=velocity, rollback_window=0 if self._shadow else window,
+            velocity=velocity, rollback_patience=0 if self._shadow else patience,
         )  # fmt: skip
         self._lock = threading.Lock()  # the driver: ticks, resets and swaps
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="bundle")
