@@ -1,9 +1,10 @@
-"""The offline gate on `lift`, from data of mixed quality: closed, wide and off, each with the advantage's sign turned, too.
+"""The offline gate on `lift`, from data of mixed quality: closed, wide and off, and with the advantage turned.
 
 Demonstrators of three qualities (`sim.misjudging`) leave successes and failures; a base imitates all of them; then
-RL-100's offline stage runs from the same store in six arms. Three have a critic that pulls the right way, three the wrong
-way, which a gate must hold at imitation. True success is played on the same unseen seeds for all, with the sampler that
-the gate judged. Last, the score is held against the true success of all policies: may it select, or only protect?
+RL-100's offline stage runs from the same store in six arms. In three the critic pulls the right way, in three the
+wrong way, which a gate must hold at imitation. True success is played on the same unseen seeds for all, with the
+sampler that the gate judged. Last, the score is held against the true success of all policies: may it select, or only
+protect?
 """
 
 from __future__ import annotations
