@@ -35,10 +35,10 @@ BEGUN = ("base", "base with noise")
 ALONE = "imitation alone, equal data"
 KEPT = ("finished", "rounds", "published", "evaluation")
 STAGES = [
-    "algo.offline.improve.lr=0.00003", "algo.offline.improve.updates=600", "algo.offline.improve.gate_every=100",
-    "algo.offline.evaluation.kl=200", "algo.rounds.episodes=150", "algo.rounds.again=4", "algo.rounds.lanes=20",
-    "algo.rounds.imitation.steps=3000", "algo.online.episodes=50", "algo.online.lanes=20",
-    "algo.online.ppo.kl_target=0.3", "algo.online.ppo.kl_stop=0.5", "algo.head=true", "distill.threads=1",
+    "algo.offline.improve.lr=0.00003", "algo.offline.improve.updates=300", "algo.offline.improve.gate_every=100",
+    "algo.offline.evaluation.kl=200", "algo.rounds.n=1", "algo.rounds.episodes=150", "algo.rounds.again=4",
+    "algo.rounds.lanes=20", "algo.online.episodes=50", "algo.online.lanes=20", "algo.online.ppo.kl_target=0.3",
+    "algo.online.ppo.kl_stop=0.5", "algo.head=true", "distill.threads=1",
 ]  # fmt: skip
 """Updates large enough to matter, offline and online, and a gate that lets them (docs/gate.md)."""
 TINY = [
@@ -181,7 +181,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", choices=tuple(QUALITIES), default=list(QUALITIES))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--episodes", type=int, default=300, help="of demonstrators")
-    parser.add_argument("--steps", type=int, default=40_000, help="environment steps of the online stage")
+    parser.add_argument("--steps", type=int, default=160_000, help="environment steps of the online stage")
     parser.add_argument("--evaluate", type=int, default=200, help="unseen seeds that every policy plays")
     parser.add_argument("--report", action="store_true", help="only rows and picture")
     parser.add_argument("--quick", action="store_true", help="tiny: one seed of lift, no rows on the results page")

@@ -46,7 +46,8 @@ def run_folder(demonstrated: Path) -> Path:
     return demonstrated / "finetune_residual"
 
 
-@pytest.mark.parametrize("algo", ["qc", *(pytest.param(name, marks=pytest.mark.slow) for name in ("dqc", "qc_fql"))])
+@pytest.mark.slow
+@pytest.mark.parametrize("algo", ["qc", "dqc", "qc_fql"])
 def test_a_critic_that_chooses_among_the_bases_chunks_learns_plays_and_comes_back(
     demonstrated: Path, tmp_path: Path, algo: str
 ) -> None:

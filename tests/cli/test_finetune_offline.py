@@ -75,6 +75,7 @@ def test_a_run_leaves_a_policy_its_beginning_a_log_and_a_report(improved: Path, 
         assert part in html, part
 
 
+@pytest.mark.slow
 def test_the_result_is_evaluated_and_packaged_as_any_training_run(improved: Path, tmp_path: Path) -> None:
     common = [f"run={improved}", f"out={tmp_path}", "+task.env.max_steps=10"]
     assert main(["package", *common]) == 0

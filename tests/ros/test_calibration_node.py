@@ -63,6 +63,7 @@ def wait_for_state(inbox, state: str, *, timeout_s: float) -> dict:
     return status
 
 
+@pytest.mark.slow
 def test_the_graph_takes_views_by_itself_and_calibrates_the_camera(ros_graph, clip, board_file, tmp_path):
     camera_file = tmp_path / "camera.yaml"
     camera_file.write_text(f"/**:\n  ros__parameters: {{driver: recorded, loop: true, fps: {FPS}, silent_s: 5.0}}\n")

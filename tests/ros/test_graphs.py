@@ -131,6 +131,7 @@ def test_logs_carry_the_nodes_name_and_nothing_outlives_the_graph(tmp_path: Path
     assert "[another] hello from another\n" in said
 
 
+@pytest.mark.slow
 def test_what_killed_processes_left_in_shared_memory_goes_before_the_start_and_after_the_end():
     segment = SHARED_MEMORY / f"fastdds_test_{os.getpid()}"
 
@@ -163,6 +164,7 @@ def test_the_end_of_a_required_process_ends_the_graph(caplog):
         assert wait_for(running.poll, "the end") == 2
 
 
+@pytest.mark.slow
 def test_a_killed_process_comes_back_where_it_is_told_to(caplog):
     with Running([dummy("phoenix", respawn=True), dummy("mortal")]) as running:
         pid = running.pid("phoenix")

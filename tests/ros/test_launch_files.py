@@ -168,6 +168,7 @@ def given_parameters(process: Process) -> set[str]:
     return names
 
 
+@pytest.mark.slow
 def test_every_node_starts_and_takes_each_parameter_it_is_given(shared_graph, tmp_path):
     pytest.importorskip("onnx", reason="onnx is not installed here; pip install 'robot-rl[train]'")
     from tests.ros.formula_bundle import formula_bundle

@@ -60,6 +60,7 @@ def calmly(env, check):
     pytest.skip("this machine stalls for longer than a control period at every try")
 
 
+@pytest.mark.slow
 def test_it_holds_the_contract_of_environments(env):
     """Of `check_env`, what real time allows: two runs are never equal to the bit."""
     assert isinstance(env, Env)
@@ -72,6 +73,7 @@ def test_it_holds_the_contract_of_environments(env):
     assert picture.std() > 10
 
 
+@pytest.mark.slow
 def test_the_seed_fixes_the_scene(env):
     first, other, again = (env.reset(seed).obs["cube_pose"] for seed in (11, 12, 11))
     assert first == pytest.approx(again, abs=2e-3)

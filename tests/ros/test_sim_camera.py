@@ -1,12 +1,14 @@
 """Simulated cameras beside the simulated arm."""
 
 import numpy as np
+import pytest
 from robot_rl_ros.conversions import image_to_array
 from robot_rl_ros.qos import JOINTS, SENSOR
 from robot_rl_ros.stamps import to_ns
 from sensor_msgs.msg import CameraInfo, Image, JointState
 
 
+@pytest.mark.slow
 def test_two_cameras_show_the_arm_with_the_stamps_of_its_joints(ros_graph):
     joints = ros_graph.collect(JointState, "joint_states", JOINTS)
     images = {name: ros_graph.collect(Image, f"{name}/color/image_raw", SENSOR) for name in ("front", "wrist")}
