@@ -7,7 +7,8 @@
 
 Demonstrators of three qualities (`sim.misjudging`), the expert among them, leave successes and failures; a base
 imitates the successes; then `robot-rl finetune algo=rl100` runs its rounds, imitation alone on the same data with as
-many updates, online fine-tuning, and the distillation of a one-step head. All policies play the same unseen seeds.
+many updates, online fine-tuning, and the distillation of a one-step head; last, filtered BC plays as many steps as the
+online stage. All policies play the same unseen seeds.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from typing import Any
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 
+from benchmarks._online_control import FOLDER, UPDATES, filtered_bc
+from benchmarks._online_control import NAME as FILTERED
 from benchmarks._results import DOC_IMAGES, write_results
 from benchmarks._runs import keep, kept
 from benchmarks.gate import BASE_STEPS, collect
@@ -33,6 +36,8 @@ QUALITIES = {"lift": (1.0, 0.5, 0.2), "insert": (1.0, 0.54, 0.23)}
 """The expert itself, and two who misjudge; a third of the episodes each."""
 BEGUN = ("base", "base with noise")
 ALONE = "imitation alone, equal data"
+COMPARED = ("insert",)
+"""Tasks whose online stage is compared with filtered BC: on `lift` imitation leaves nothing to gain."""
 KEPT = ("finished", "rounds", "published", "evaluation")
 STAGES = [
     "algo.offline.improve.lr=0.00003", "algo.offline.improve.updates=300", "algo.offline.improve.gate_every=100",
@@ -62,17 +67,24 @@ def run_dir(root: Path, task: str, seed: int) -> Path:
 def train(root: Path, task: str, seed: int, options: argparse.Namespace, settings: Sequence[str]) -> None:
     """Make the data, the base and all stages of one seed; what is done is not done again."""
     out, data = run_dir(root, task, seed), root / task
-    if (found := read(root, task, seed)) is not None and found["finished"]:
+    if (
+        (found := read(root, task, seed)) is not None
+        and found["finished"]
+        and (task not in COMPARED or FILTERED in found["evaluation"])
+    ):
         return
     base = [f"task={task}", "encoder=state_relative", f"train.steps={BASE_STEPS}", *QUICK]
     common = [*base, f"out={out}", f"store={data / 'store'}", f"seed={seed}", *settings]
     collect(data, options.episodes, [f"task={task}"], task=task, qualities=QUALITIES[task])
     bare = [s for s in common if "algo." not in s and not s.startswith("distill.")]
     command("train", *(s for s in bare if not s.startswith("finetune.")))
-    command(
-        "finetune", "algo=rl100", f"finetune.out={out / 'rl100'}", f"finetune.steps={options.steps}",
+    stages = [
+        "algo=rl100", f"finetune.out={out / 'rl100'}", f"finetune.steps={options.steps}",
         f"evaluate.episodes={options.evaluate}", "evaluate.video_episodes=0", *STAGES, *common,
-    )  # fmt: skip
+    ]  # fmt: skip
+    command("finetune", *stages)
+    if task in COMPARED:
+        filtered_bc(stages, updates=options.updates)
     if root.name == NAME and (found := read(root, task, seed)) is not None:
         told = [{key: stage[key] for key in ("name", "accepted", "why")} for stage in found["stages"]]
         keep(NAME, f"{task}_{seed}", {**{key: found[key] for key in KEPT}, "stages": told})
@@ -84,6 +96,11 @@ def read(root: Path, task: str, seed: int) -> dict[str, Any] | None:
     if not path.is_file():
         return kept(NAME, f"{task}_{seed}") if root.name == NAME else None
     found: dict[str, Any] = json.loads(path.read_text())
+    control = path.parent / FOLDER / "success.json"
+    if control.is_file():
+        evaluation, filtered = list(found["evaluation"].items()), json.loads(control.read_text())
+        place = [name for name, _ in evaluation].index(ALONE) + 1
+        found["evaluation"] = dict([*evaluation[:place], (FILTERED, filtered), *evaluation[place:]])
     return found
 
 
@@ -106,9 +123,9 @@ def rows(root: Path, seeds: Sequence[int]) -> list[dict[str, Any]]:
         made.append({"claim": f"{task}: successes among the {data['episodes']} episodes that all begins with",
                      "value": share, "unit": "share", "command": _COMMAND})  # fmt: skip
         before = f"{_pooled(runs, 'base').value:.3f} (base)"
-        names = list(first["evaluation"])
+        names = max((list(run["evaluation"]) for run in runs.values()), key=len)
         made += [_success_row(task, name, runs, baseline=None if name == "base" else before) for name in names]
-        made += [_difference_row(task, other, runs) for other in ("base", ALONE)]
+        made += [_difference_row(task, other, runs) for other in ("base", ALONE, FILTERED) if other in names]
         made += [_stage_row(task, seed, run) for seed, run in runs.items()]
     return made
 
@@ -122,8 +139,9 @@ def _pooled(runs: Mapping[int, dict[str, Any]], name: str) -> Any:
 
 
 def _success_row(task: str, name: str, runs: Mapping[int, dict[str, Any]], *, baseline: str | None) -> dict[str, Any]:
+    runs = {seed: run for seed, run in runs.items() if name in run["evaluation"]}
     rate = _pooled(runs, name)
-    each = [run["evaluation"][name] for run in runs.values() if name in run["evaluation"]]
+    each = [run["evaluation"][name] for run in runs.values()]
     told = ", ".join(f"{f['successes']}/{f['episodes']}" for f in each)
     return {"claim": f"{task}, {name} ({told})", "value": rate.value, "unit": "success",
             "interval": [rate.low, rate.high], "seeds": f"training seeds {list(runs)}", "baseline": baseline,
@@ -131,6 +149,7 @@ def _success_row(task: str, name: str, runs: Mapping[int, dict[str, Any]], *, ba
 
 
 def _difference_row(task: str, other: str, runs: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
+    runs = {seed: run for seed, run in runs.items() if other in run["evaluation"]}
     gains = [
         run["evaluation"]["published"]["success"]["value"] - run["evaluation"][other]["success"]["value"]
         for run in runs.values()
@@ -158,10 +177,10 @@ def plot(root: Path, seeds: Sequence[int]) -> None:
     fig, axes = plt.subplots(1, len(tasks), figsize=(6.5 * len(tasks), 4.2), squeeze=False, layout="constrained")
     for axis, task in zip(axes[0], tasks, strict=True):
         runs = finished(root, task, seeds)
-        names = list(next(iter(runs.values()))["evaluation"])
+        names = max((list(run["evaluation"]) for run in runs.values()), key=len)
         for place, name in enumerate(names):
             rate = _pooled(runs, name)
-            colour = "tab:orange" if name == ALONE else "grey" if name in BEGUN else "tab:blue"
+            colour = "tab:orange" if name in (ALONE, FILTERED) else "grey" if name in BEGUN else "tab:blue"
             axis.barh(place, rate.value, 0.6, color=colour,
                       xerr=[[rate.value - rate.low], [rate.high - rate.value]], capsize=3)  # fmt: skip
             each = [run["evaluation"][name] for run in runs.values() if name in run["evaluation"]]
@@ -182,16 +201,17 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--episodes", type=int, default=300, help="of demonstrators")
     parser.add_argument("--steps", type=int, default=160_000, help="environment steps of the online stage")
+    parser.add_argument("--updates", type=int, default=UPDATES, help="of imitation, of filtered BC")
     parser.add_argument("--evaluate", type=int, default=200, help="unseen seeds that every policy plays")
     parser.add_argument("--report", action="store_true", help="only rows and picture")
-    parser.add_argument("--quick", action="store_true", help="tiny: one seed of lift, no rows on the results page")
+    parser.add_argument("--quick", action="store_true", help="tiny: one seed of insert, no rows on the results page")
     parser.add_argument("overrides", nargs="*", help="robot-rl overrides")
     options = parser.parse_args()
     if options.quick:
-        options.episodes, options.steps, options.evaluate = 6, 20, 2
+        options.episodes, options.steps, options.evaluate, options.updates = 6, 20, 2, 4
         root = options.root.with_name(f"{options.root.name}_quick")
-        settings = [*TINY, "train.steps=4", "train.warmup_steps=1", "+task.env.max_steps=20", *options.overrides]
-        train(root, "lift", 0, options, settings)
+        settings = [*TINY, "train.steps=4", "train.warmup_steps=1", "task.env.max_steps=20", *options.overrides]
+        train(root, "insert", 0, options, settings)
         for row in rows(root, [0]):
             print(f"{row['value']:.3g} {row['unit']}: {row['claim']}")  # the figures of a smoke run
         return
