@@ -15,37 +15,31 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
-import matplotlib.pyplot as plt
-
 from benchmarks._online_control import FOLDER, UPDATES, filtered_bc
 from benchmarks._online_control import NAME as FILTERED
-from benchmarks._results import DOC_IMAGES, write_results
+from benchmarks._results import write_results
+from benchmarks._rl100_report import ALONE, plot, rows
 from benchmarks._runs import keep, kept
 from benchmarks.gate import BASE_STEPS, collect
 from benchmarks.residual import QUICK, command
-from robot_rl.evaluation.statistics import clopper_pearson, student_t
+from robot_rl.metrics import read_metrics
 
-mpl.use("Agg")
 NAME = "rl100_stages"
 QUALITIES = {"lift": (1.0, 0.5, 0.2), "insert": (1.0, 0.54, 0.23)}
 """The expert itself, and two who misjudge; a third of the episodes each."""
-BEGUN = ("base", "base with noise")
-ALONE = "imitation alone, equal data"
 COMPARED = ("insert",)
 """Tasks whose online stage is compared with filtered BC: on `lift` imitation leaves nothing to gain."""
 KEPT = ("finished", "rounds", "published", "evaluation")
 STAGES = [
     "algo.offline.improve.lr=0.00003", "algo.offline.improve.updates=300", "algo.offline.improve.gate_every=100",
     "algo.offline.evaluation.kl=200", "algo.rounds.n=1", "algo.rounds.episodes=150", "algo.rounds.again=4",
-    "algo.rounds.lanes=20", "algo.online.episodes=50", "algo.online.lanes=20", "algo.online.ppo.kl_target=0.3",
-    "algo.online.ppo.kl_stop=0.5", "algo.head=true", "distill.threads=1",
+    "algo.rounds.lanes=20", "algo.online.lanes=20", "algo.head=true", "distill.threads=1",
 ]  # fmt: skip
-"""Updates large enough to matter, offline and online, and a gate that lets them (docs/gate.md)."""
+"""Updates large enough to matter, and a gate that lets them (docs/gate.md)."""
 TINY = [
     "train.batch_size=32", "+denoiser.width=16", "policy.n_steps=2", "algo.offline.critic.steps=10",
     "algo.offline.critic.hidden=[16]", "algo.offline.dynamics.epochs=1", "algo.offline.dynamics.hidden=[16]",
@@ -85,9 +79,6 @@ def train(root: Path, task: str, seed: int, options: argparse.Namespace, setting
     command("finetune", *stages)
     if task in COMPARED:
         filtered_bc(stages, updates=options.updates)
-    if root.name == NAME and (found := read(root, task, seed)) is not None:
-        told = [{key: stage[key] for key in ("name", "accepted", "why")} for stage in found["stages"]]
-        keep(NAME, f"{task}_{seed}", {**{key: found[key] for key in KEPT}, "stages": told})
 
 
 def read(root: Path, task: str, seed: int) -> dict[str, Any] | None:
@@ -101,96 +92,20 @@ def read(root: Path, task: str, seed: int) -> dict[str, Any] | None:
         evaluation, filtered = list(found["evaluation"].items()), json.loads(control.read_text())
         place = [name for name, _ in evaluation].index(ALONE) + 1
         found["evaluation"] = dict([*evaluation[:place], (FILTERED, filtered), *evaluation[place:]])
-    return found
+    played = [r for r in read_metrics(path.parent / "online" / "metrics.jsonl") if "online/success" in r]
+    told = [{key: stage[key] for key in ("name", "accepted", "why")} for stage in found["stages"]]
+    curve = [[r["online/steps"], r["online/success"]] for r in played]
+    return {**{key: found[key] for key in KEPT}, "stages": told, "curve": curve}
 
 
-def finished(root: Path, task: str, seeds: Sequence[int]) -> dict[int, dict[str, Any]]:
-    """Return the summaries of the seeds of a task that are done and were evaluated."""
-    found = {seed: read(root, task, seed) for seed in seeds}
-    return {seed: s for seed, s in found.items() if s is not None and s["finished"] and s["evaluation"]}
-
-
-def rows(root: Path, seeds: Sequence[int]) -> list[dict[str, Any]]:
-    """Return the rows of the results page, losses as gains."""
-    made = []
-    for task in QUALITIES:
-        runs = finished(root, task, seeds)
-        if not runs:
-            continue
-        first = next(iter(runs.values()))
-        data = first["rounds"][0]["data"]
-        share = data["successes"] / data["episodes"]
-        made.append({"claim": f"{task}: successes among the {data['episodes']} episodes that all begins with",
-                     "value": share, "unit": "share", "command": _COMMAND})  # fmt: skip
-        before = f"{_pooled(runs, 'base').value:.3f} (base)"
-        names = max((list(run["evaluation"]) for run in runs.values()), key=len)
-        made += [_success_row(task, name, runs, baseline=None if name == "base" else before) for name in names]
-        made += [_difference_row(task, other, runs) for other in ("base", ALONE, FILTERED) if other in names]
-        made += [_stage_row(task, seed, run) for seed, run in runs.items()]
-    return made
-
-
-_COMMAND = f"python -m benchmarks.{NAME}"
-
-
-def _pooled(runs: Mapping[int, dict[str, Any]], name: str) -> Any:
-    found = [run["evaluation"][name] for run in runs.values() if name in run["evaluation"]]
-    return clopper_pearson(sum(f["successes"] for f in found), sum(f["episodes"] for f in found))
-
-
-def _success_row(task: str, name: str, runs: Mapping[int, dict[str, Any]], *, baseline: str | None) -> dict[str, Any]:
-    runs = {seed: run for seed, run in runs.items() if name in run["evaluation"]}
-    rate = _pooled(runs, name)
-    each = [run["evaluation"][name] for run in runs.values()]
-    told = ", ".join(f"{f['successes']}/{f['episodes']}" for f in each)
-    return {"claim": f"{task}, {name} ({told})", "value": rate.value, "unit": "success",
-            "interval": [rate.low, rate.high], "seeds": f"training seeds {list(runs)}", "baseline": baseline,
-            "command": _COMMAND}  # fmt: skip
-
-
-def _difference_row(task: str, other: str, runs: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
-    runs = {seed: run for seed, run in runs.items() if other in run["evaluation"]}
-    gains = [
-        run["evaluation"]["published"]["success"]["value"] - run["evaluation"][other]["success"]["value"]
-        for run in runs.values()
-    ]
-    row = {"claim": f"{task}: success of the published policy minus that of `{other}`, mean over training seeds",
-           "value": sum(gains) / len(gains), "unit": "success", "seeds": f"training seeds {list(runs)}", "baseline": 0,
-           "command": _COMMAND}  # fmt: skip
-    if len(gains) > 1:
-        mean = student_t(gains)
-        row["interval"] = [mean.low, mean.high]
-    return row
-
-
-def _stage_row(task: str, seed: int, run: Mapping[str, Any]) -> dict[str, Any]:
-    taken = [stage["name"] for stage in run["stages"] if stage["accepted"]]
-    judged = [s for s in run["stages"] if s["name"].endswith(("offline", "imitation")) or s["name"] == "online"]
-    told = f"stages whose result was accepted: {', '.join(taken) or 'none'}; published is {run['published']['from']}"
-    return {"claim": f"{task}, seed {seed}: {told}", "value": len(taken), "unit": f"of {len(judged)} stages",
-            "command": _COMMAND}  # fmt: skip
-
-
-def plot(root: Path, seeds: Sequence[int]) -> None:
-    """Draw the success of every stage, one panel a task; dots are training seeds."""
-    tasks = [task for task in QUALITIES if finished(root, task, seeds)]
-    fig, axes = plt.subplots(1, len(tasks), figsize=(6.5 * len(tasks), 4.2), squeeze=False, layout="constrained")
-    for axis, task in zip(axes[0], tasks, strict=True):
-        runs = finished(root, task, seeds)
-        names = max((list(run["evaluation"]) for run in runs.values()), key=len)
-        for place, name in enumerate(names):
-            rate = _pooled(runs, name)
-            colour = "tab:orange" if name in (ALONE, FILTERED) else "grey" if name in BEGUN else "tab:blue"
-            axis.barh(place, rate.value, 0.6, color=colour,
-                      xerr=[[rate.value - rate.low], [rate.high - rate.value]], capsize=3)  # fmt: skip
-            each = [run["evaluation"][name] for run in runs.values() if name in run["evaluation"]]
-            axis.plot([f["success"]["value"] for f in each], [place] * len(each), "k.", markersize=4)
-        axis.set_yticks(range(len(names)), names, fontsize=8)
-        axis.invert_yaxis()
-        axis.set(xlabel="success on unseen seeds", xlim=(0, 1), title=task)
-    DOC_IMAGES.mkdir(parents=True, exist_ok=True)
-    fig.savefig(DOC_IMAGES / f"{NAME}.png", dpi=110)
-    plt.close(fig)
+def finished(root: Path, seeds: Sequence[int]) -> dict[str, dict[int, dict[str, Any]]]:
+    """Return by task the summaries of the seeds that are done and were evaluated; tasks without any are left out."""
+    every = {task: {seed: read(root, task, seed) for seed in seeds} for task in QUALITIES}
+    done = {
+        task: {seed: s for seed, s in runs.items() if s is not None and s["finished"] and s["evaluation"]}
+        for task, runs in every.items()
+    }
+    return {task: runs for task, runs in done.items() if runs}
 
 
 def main() -> None:
@@ -212,16 +127,19 @@ def main() -> None:
         root = options.root.with_name(f"{options.root.name}_quick")
         settings = [*TINY, "train.steps=4", "train.warmup_steps=1", "task.env.max_steps=20", *options.overrides]
         train(root, "insert", 0, options, settings)
-        for row in rows(root, [0]):
+        for row in rows(finished(root, [0])):
             print(f"{row['value']:.3g} {row['unit']}: {row['claim']}")  # the figures of a smoke run
         return
     if not options.report:
         for seed in options.seeds:
             for task in options.tasks:
                 train(options.root, task, seed, options, options.overrides)
-    if made := rows(options.root, options.seeds):
-        plot(options.root, options.seeds)
-        write_results(NAME, made)
+    if every := finished(options.root, options.seeds):
+        for task, runs in every.items():
+            for seed, found in runs.items() if options.root.name == NAME else ():
+                keep(NAME, f"{task}_{seed}", found)
+        plot(every, NAME)
+        write_results(NAME, rows(every))
 
 
 if __name__ == "__main__":
