@@ -18,7 +18,7 @@ from rich.console import Console
 from robot_rl import __version__
 from robot_rl.bundle import PolicyBundle, base_of
 from robot_rl.bundle.accepted import find_bundle
-from robot_rl.cli.config import build
+from robot_rl.cli.config import build, plain
 from robot_rl.cli.latency import aligned_episode, stream_latencies
 from robot_rl.cli.progress import bar
 from robot_rl.cli.validate_report import ladder_sections
@@ -101,7 +101,8 @@ class Ladder:
                 step=step_policy(self.bundle, threads=threads),
                 incumbent_step=None if self.incumbent is None else step_policy(self.incumbent, threads=threads),
             )  # fmt: skip
-        return judge_replay(found, store.spec, limits, velocity=build(config.task.safety).velocity)
+        velocity, switches = build(config.task.safety).velocity, plain(config.task.switches)
+        return judge_replay(found, store.spec, limits, velocity=velocity, switches=switches)
 
     def _simulation(self) -> RungResult:
         config, test = self.config, build(self.config.validate.test)

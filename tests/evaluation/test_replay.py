@@ -86,3 +86,14 @@ def test_limits_that_are_none_are_refused():
         ReplayLimits(ticks=5)
     with pytest.raises(ConfigError, match="`jerk` must be 0 or more, or null"):
         ReplayLimits(jerk=-1.0)
+
+
+def test_an_element_that_opens_and_closes_may_jump():
+    chunks = smooth()
+    chunks[:, :, 1] = np.where(np.arange(chunks.shape[1]) < 3, 0.9, -0.9)
+    given, velocity = replayed(chunks, recorded=smooth()), np.full(2, 3.0)
+    limits = ReplayLimits(difference=None)
+    assert failed(judge_replay(given, JOINTS, limits, velocity=velocity)) == ["speed", "jerk"]
+    assert judge_replay(given, JOINTS, limits, velocity=velocity, switches=[-1]).ok
+    fast = judge_replay(given, JOINTS, limits, velocity=np.full(2, 0.1), switches=[-1])
+    assert failed(fast) == ["speed"]  # of the other one
