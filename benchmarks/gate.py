@@ -131,7 +131,10 @@ def score_all(out: Path, seeds: Sequence[int], *, base: Sequence[str], stage: Se
     made = OfflineStage(config, Console())
     first = members_of(made.card, config.base, None, seed=seeds[0])[0]
     rollouts = made.rollouts(made.learn(first))
-    runs = [out / f"gated_{seeds[0]}" / "imitation", *(out / f"{arm}_{seed}" for arm in ARMS for seed in seeds)]
+    runs = [
+        out / f"gated_{seeds[0]}" / "imitation",
+        *(out / f"{arm}_{seed}" for arm in ARMS for seed in played(out, arm, seeds)),
+    ]
     found = []
     for run in runs:
         card, model = trained_model(run)
@@ -139,6 +142,11 @@ def score_all(out: Path, seeds: Sequence[int], *, base: Sequence[str], stage: Se
         found.append({"run": run.name, "success": play(run, base).success.value,
                       **{name: float(scores.of(name).mean()) for name in ("value", "am_q")}})  # fmt: skip
     (out / VALIDITY).write_text(json.dumps(found, indent=1))
+
+
+def played(out: Path, arm: str, seeds: Sequence[int]) -> list[int]:
+    """Return the seeds of an arm that were played to the end."""
+    return [s for s in seeds if (out / f"{arm}_{s}" / "true" / "summary.json").is_file()]
 
 
 def rows(out: Path, seeds: Sequence[int]) -> list[dict[str, Any]]:
@@ -155,16 +163,19 @@ def rows(out: Path, seeds: Sequence[int]) -> list[dict[str, Any]]:
     imitation = {s: EvaluationSummary.read(out / f"gated_{s}" / "imitation" / "true" / "summary.json") for s in seeds}
     found.append(_row("lift, the base sampled as the gate judges", list(imitation.values()), seeds))
     for arm in ARMS:
-        summaries = {s: EvaluationSummary.read(out / f"{arm}_{s}" / "true" / "summary.json") for s in seeds}
+        there = played(out, arm, seeds)
+        if not there:
+            continue
+        summaries = {s: EvaluationSummary.read(out / f"{arm}_{s}" / "true" / "summary.json") for s in there}
         pairs = [
             paired_success([r.success for r in summaries[s].results], [r.success for r in imitation[s].results])
-            for s in seeds
+            for s in there
         ]
-        logs = [read_log(out / f"{arm}_{s}" / LOG) for s in seeds]
+        logs = [read_log(out / f"{arm}_{s}" / LOG) for s in there]
         taken = [f"{sum(d['accepted'] for d in log)}/{len(log)}" for log in logs]
         change = sum(p.difference for p in pairs) / len(pairs)
         row = _row(f"lift, {arm}: candidates accepted {', '.join(taken)}; against imitation {change:+.3f} "
-                   f"(p {', '.join(f'{p.p_value:.2g}' for p in pairs)})", list(summaries.values()), seeds)  # fmt: skip
+                   f"(p {', '.join(f'{p.p_value:.2g}' for p in pairs)})", list(summaries.values()), there)  # fmt: skip
         found.append(row)
     return [*found, *_validity_rows(out)]
 
@@ -193,9 +204,10 @@ def _validity_rows(out: Path) -> list[dict[str, Any]]:
 def plot(out: Path, seeds: Sequence[int]) -> None:
     """Draw true success, what the gate saw, and the score against the truth."""
     fig, (left, middle, right) = plt.subplots(1, 3, figsize=(13, 3.8), layout="constrained")
-    names = ["imitation", *ARMS]
+    names = ["imitation", *(arm for arm in ARMS if played(out, arm, seeds))]
     for place, name in enumerate(names):
-        runs = [out / f"gated_{s}" / "imitation" if name == "imitation" else out / f"{name}_{s}" for s in seeds]
+        there = seeds if name == "imitation" else played(out, name, seeds)
+        runs = [out / f"gated_{s}" / "imitation" if name == "imitation" else out / f"{name}_{s}" for s in there]
         summaries = [EvaluationSummary.read(run / "true" / "summary.json") for run in runs]
         pooled = clopper_pearson(sum(s.successes for s in summaries), sum(len(s.results) for s in summaries))
         error = [[pooled.value - pooled.low], [pooled.high - pooled.value]]
@@ -204,7 +216,7 @@ def plot(out: Path, seeds: Sequence[int]) -> None:
     left.set_xticks(range(len(names)), [name.replace("_", "\n") for name in names], fontsize=8)
     left.set(ylabel="true success", ylim=(0, 1), title="lift")
     for arm in ARMS:
-        for number, seed in enumerate(seeds):
+        for number, seed in enumerate(played(out, arm, seeds)):
             log = read_log(out / f"{arm}_{seed}" / LOG)
             gain = {d["update"]: d["j_new"] / log[0]["j_old"] - 1 for d in log}
             middle.plot(list(gain), list(gain.values()), color=COLOURS[arm], alpha=0.8,

@@ -130,6 +130,7 @@ def test_a_learner_alone_learns_from_a_store_that_is_there(run_folder: Path) -> 
     assert FinetuneCard.load(run_folder).base_id.startswith("run-")
 
 
+@pytest.mark.slow
 def test_from_scratch_needs_no_base(demonstrated: Path) -> None:
     assert main(["finetune", f"out={demonstrated}", "algo=rlpd", *QUICK, "finetune.eval_every=null"]) == 0
     store = EpisodeStore.open(demonstrated / "finetune_rlpd" / "store")

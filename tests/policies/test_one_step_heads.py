@@ -74,6 +74,7 @@ def column(value: float) -> torch.Tensor:
     return torch.full((1, 1, 1), value, dtype=torch.float64)
 
 
+@pytest.mark.slow
 def test_same_noise_learns_a_linear_teacher_and_other_noise_does_not():
     stats, errors = {"x": UNIT, "action": UNIT}, {}
     teacher, obs = line_flow(ONE, stats), {"x": torch.zeros(64, 1, 1)}

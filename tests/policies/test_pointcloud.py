@@ -123,6 +123,7 @@ def test_a_policy_that_sees_a_cloud_holds_the_contract():
     check_chunk_model(cloud_flow(), obs, torch.rand(3, 4, 2))
 
 
+@pytest.mark.slow
 def test_the_exported_policy_is_the_torch_policy(tmp_path):
     model = cloud_flow()
     bundle = export_bundle(
