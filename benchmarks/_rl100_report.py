@@ -119,5 +119,5 @@ def _plot_online(axis: Axes, runs: Runs) -> None:
         window = min(_ITERATIONS, len(success))
         mean = np.convolve(success, np.ones(window) / window, mode="valid")
         axis.plot(steps[window - 1 :] / 1000, mean, label=f"seed {seed}")
-    axis.set(xlabel="thousand environment steps online", ylabel=f"success, {_ITERATIONS} iterations", ylim=(0.8, 1.005))
+    axis.set(xlabel="thousand environment steps online", ylabel=f"success, {_ITERATIONS} iterations", ylim=(0.6, 1.01))
     axis.legend(fontsize=8, loc="lower right")
