@@ -6,7 +6,6 @@ the run and its own, and nothing is judged. What it reaches owes nothing to rein
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,19 +22,20 @@ from robot_rl.cli.finetune_flywheel_stages import ONLINE, Work, train
 from robot_rl.cli.model_card import trained_model
 from robot_rl.data.store import EpisodeStore
 from robot_rl.evaluation.summary import summarise
+from robot_rl.imitation.summary import write_json
 from robot_rl.rl.ppo.rollouts import Player
 from robot_rl.rl.ppo.tunable import TunableChain
 from robot_rl.rl.rounds.collection import PlainSink, begin_store
 
 NAME = "filtered BC, as many steps"
-FOLDER = "filtered_bc"
+FOLDER, SUCCESS = "filtered_bc", "success.json"
 UPDATES = 6000
 FIRST_SEED = 5_000_000
 _AT_ONCE = 100
 
 
-def filtered_bc(overrides: Sequence[str], *, updates: int = UPDATES) -> dict[str, Any]:
-    """Play, imitate and evaluate beside a finished run, and return the success in the form of its summary.
+def filtered_bc(overrides: Sequence[str], *, updates: int = UPDATES) -> None:
+    """Play, imitate and evaluate beside a finished run, and leave the success in the form of its summary.
 
     Args:
         overrides: Of the run's `robot-rl finetune`.
@@ -44,13 +44,12 @@ def filtered_bc(overrides: Sequence[str], *, updates: int = UPDATES) -> dict[str
     console = Console()
     work = begin(load_config(list(overrides)), console)
     folder = work.out / FOLDER
-    if not (folder / "success.json").is_file():
-        start = _online_began_with(work)
-        grown = replace(work, store=_played(work, folder / "store", start))
-        train(grown, folder / "train", start, updates)
-        (folder / "success.json").write_text(json.dumps(_evaluated(work, folder / "train", console), indent=1))
-    found: dict[str, Any] = json.loads((folder / "success.json").read_text())
-    return found
+    if (folder / SUCCESS).is_file():
+        return
+    start = _online_began_with(work)
+    grown = replace(work, store=_played(work, folder / "store", start))
+    train(grown, folder / "train", start, updates)
+    write_json(folder / SUCCESS, _evaluated(work, folder / "train", console))
 
 
 def _online_began_with(work: Work) -> Path:

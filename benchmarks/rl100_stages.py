@@ -19,7 +19,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks._online_control import FOLDER, UPDATES, filtered_bc
+from rich.console import Console
+
+from benchmarks._online_control import FOLDER, SUCCESS, UPDATES, filtered_bc
 from benchmarks._online_control import NAME as FILTERED
 from benchmarks._results import write_results
 from benchmarks._rl100_report import ALONE, plot, rows
@@ -87,7 +89,7 @@ def read(root: Path, task: str, seed: int) -> dict[str, Any] | None:
     if not path.is_file():
         return kept(NAME, f"{task}_{seed}") if root.name == NAME else None
     found: dict[str, Any] = json.loads(path.read_text())
-    control = path.parent / FOLDER / "success.json"
+    control = path.parent / FOLDER / SUCCESS
     if control.is_file():
         evaluation, filtered = list(found["evaluation"].items()), json.loads(control.read_text())
         place = [name for name, _ in evaluation].index(ALONE) + 1
@@ -128,7 +130,9 @@ def main() -> None:
         settings = [*TINY, "train.steps=4", "train.warmup_steps=1", "task.env.max_steps=20", *options.overrides]
         train(root, "insert", 0, options, settings)
         for row in rows(finished(root, [0])):
-            print(f"{row['value']:.3g} {row['unit']}: {row['claim']}")  # the figures of a smoke run
+            Console().print(
+                f"{row['value']:.3g} {row['unit']}: {row['claim']}", markup=False
+            )  # the figures of a smoke run
         return
     if not options.report:
         for seed in options.seeds:
@@ -136,8 +140,9 @@ def main() -> None:
                 train(options.root, task, seed, options, options.overrides)
     if every := finished(options.root, options.seeds):
         for task, runs in every.items():
-            for seed, found in runs.items() if options.root.name == NAME else ():
-                keep(NAME, f"{task}_{seed}", found)
+            for seed, found in runs.items():
+                if options.root.name == NAME:
+                    keep(NAME, f"{task}_{seed}", found)
         plot(every, NAME)
         write_results(NAME, rows(every))
 
