@@ -41,18 +41,18 @@ def filtered_bc(overrides: Sequence[str], *, updates: int = UPDATES) -> None:
         overrides: Of the run's `robot-rl finetune`.
         updates: Of imitation.
     """
-    console = Console()
-    work = begin(load_config(list(overrides)), console)
+    work = begin(load_config(list(overrides)), Console())
     folder = work.out / FOLDER
     if (folder / SUCCESS).is_file():
         return
-    start = _online_began_with(work)
+    start = online_began_with(work)
     grown = replace(work, store=_played(work, folder / "store", start))
     train(grown, folder / "train", start, updates)
-    write_json(folder / SUCCESS, _evaluated(work, folder / "train", console))
+    write_json(folder / SUCCESS, evaluated(work, NAME, folder / "train"))
 
 
-def _online_began_with(work: Work) -> Path:
+def online_began_with(work: Work) -> Path:
+    """Return the training run that stood before the online stage of a finished run."""
     stages = [stage.name for stage in work.state.done]
     return work.out / work.state.done[stages.index(ONLINE) - 1].policy
 
@@ -83,11 +83,12 @@ def _played(work: Work, target: Path, start: Path) -> EpisodeStore:
     return EpisodeStore.open(target)
 
 
-def _evaluated(work: Work, run: Path, console: Console) -> dict[str, Any]:
+def evaluated(work: Work, name: str, run: Path) -> dict[str, Any]:
+    """Return a policy's success on the seeds of `evaluate`, in the form of a run's summary; none is played twice."""
     first, count = int(work.config.evaluate.first_seed), int(work.config.evaluate.episodes)
-    ring = Ring(work.config, work.out / "evaluate", int(work.algo["judge"]["lanes"]), console)
+    ring = Ring(work.config, work.out / "evaluate", int(work.algo["judge"]["lanes"]), work.console)
     try:
-        results = ring.play(NAME, run, range(first, first + count))
+        results = ring.play(name, run, range(first, first + count))
     finally:
         ring.close()
     found = summarise(results, ring.meta(run), wall_s=sum(r.seconds for r in results))

@@ -29,8 +29,16 @@ def machine() -> str:
 
 
 def command() -> str:
-    """Return the command line as a person would type it from the project's root."""
+    """Return the command line as a person would type it from the project's root.
+
+    Raises:
+        ValueError: What runs is not a benchmark of the project, so that nobody could run it again.
+    """
     module = Path(sys.argv[0]).stem
+    if not (RESULTS.parent / f"{module}.py").is_file():
+        raise ValueError(
+            f"command: expected a module of benchmarks/, got {sys.argv[0]}; run `python -m benchmarks.<name>`"
+        )
     return " ".join(["python -m", f"benchmarks.{module}", *sys.argv[1:]])
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from numpy.typing import NDArray
 
 from benchmarks._online_control import NAME as FILTERED
 from benchmarks._results import DOC_IMAGES
@@ -115,9 +116,14 @@ def _plot_success(axis: Axes, task: str, runs: Runs) -> None:
 def _plot_online(axis: Axes, runs: Runs) -> None:
     """Draw running means over a few iterations, since one has only some fifty episodes."""
     for seed, run in runs.items():
-        steps, success = np.array(run["curve"]).T
-        window = min(_ITERATIONS, len(success))
-        mean = np.convolve(success, np.ones(window) / window, mode="valid")
-        axis.plot(steps[window - 1 :] / 1000, mean, label=f"seed {seed}")
+        steps, success = running_mean(run["curve"], _ITERATIONS)
+        axis.plot(steps / 1000, success, label=f"seed {seed}")
     axis.set(xlabel="thousand environment steps online", ylabel=f"success, {_ITERATIONS} iterations", ylim=(0.6, 1.01))
     axis.legend(fontsize=8, loc="lower right")
+
+
+def running_mean(curve: Sequence[Sequence[float]], window: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return environment steps and the mean success of the last iterations, from rows that begin with these two."""
+    steps, success = np.array([row[:2] for row in curve]).T
+    window = min(window, len(success))
+    return steps[window - 1 :], np.convolve(success, np.ones(window) / window, mode="valid")

@@ -22,12 +22,14 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 
 from benchmarks._results import DOC_IMAGES, write_results
+from benchmarks._runs import keep, kept
 from robot_rl.bundle import PolicyBundle
 from robot_rl.bundle.certificate import Certificate, read_certificates
 from robot_rl.cli.main import main as robot_rl
 
 mpl.use("Agg")
-ROOT = Path("outputs/benchmarks/one_step_head")
+NAME = "one_step_head"
+ROOT = Path("outputs/benchmarks") / NAME
 HEADS = ("same_noise", "shortcut", "mean_flow", "lcm")
 NO_LIMITS = ("success_loss=1", "episodes=0", "distance=1000", "latency_ratio=1000")
 
@@ -90,18 +92,13 @@ def run(task: Task, head: str, options: argparse.Namespace) -> None:
         "task": task.name, "head": head, "steps": options.steps, "certificate": certificate.to_dict(),
         "report": json.loads((out / "report.json").read_text()),
     }  # fmt: skip
-    raw_file(options.root, task.name, head).write_text(json.dumps(raw, indent=1) + "\n")
+    keep(NAME, f"{task.name}_{head}", raw)
 
 
-def raw_file(root: Path, task: str, head: str) -> Path:
-    """Return the file of a head's raw figures."""
-    return root / f"raw_{task}_{head}.json"
-
-
-def read_raw(root: Path) -> list[dict[str, Any]]:
-    """Return the raw figures of all heads that were measured."""
-    paths = [raw_file(root, task, head) for task in TASKS for head in HEADS]
-    return [json.loads(path.read_text()) for path in paths if path.is_file()]
+def read_raw() -> list[dict[str, Any]]:
+    """Return the raw figures of all heads that were measured, wherever that was."""
+    found = [kept(NAME, f"{task}_{head}") for task in TASKS for head in HEADS]
+    return [raw for raw in found if raw is not None]
 
 
 def rows(raws: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -114,7 +111,7 @@ def _row(claim: str, value: float, unit: str = "", **rest: Any) -> dict[str, Any
         "claim": claim,
         "value": value,
         "unit": unit,
-        "command": "python -m benchmarks.one_step_head --report",
+        "command": f"python -m benchmarks.{NAME} --report",
         **rest,
     }
 
@@ -183,7 +180,7 @@ def plot(raws: Sequence[dict[str, Any]]) -> None:
             axis.set_yticks(range(len(variants)), list(variants))
             axis.invert_yaxis()
     DOC_IMAGES.mkdir(parents=True, exist_ok=True)
-    fig.savefig(DOC_IMAGES / "one_step_head.png", dpi=110)
+    fig.savefig(DOC_IMAGES / f"{NAME}.png", dpi=110)
     plt.close(fig)
 
 
@@ -203,8 +200,8 @@ def main() -> None:
     if options.run:
         run(TASKS[options.run[0]], options.run[1], options)
     if options.report:
-        raws = read_raw(options.root)
-        write_results("one_step_head", rows(raws))
+        raws = read_raw()
+        write_results(NAME, rows(raws))
         plot(raws)
 
 

@@ -13,6 +13,13 @@ TITLES = {
     "pusht_imitation": "PushT: imitation from 206 human demonstrations",
     "lift_imitation": "Lift: imitation from 100 scripted demonstrations",
     "rl100_stages": "RL-100's stages on lift and insert, from data of mixed quality",
+    "online_settings": "RL-100's online stage: one setting changed at a time",
+    "gate": "RL-100's offline gate on lift, and its controls",
+    "residual": "Residual RL on lift and insert from a weak base",
+    "rlif": "Interventions as reward on insert, against HG-DAgger",
+    "critic_speed": "Critics: updates per second against Stable-Baselines3",
+    "learner_faults": "Learner and actor: killed, disk full, lock held, loss not finite",
+    "g1_prediction": "Unitree G1: prediction of recorded actions",
     "loader": "Loader: random training windows per second",
     "store_kill": "Episode store: kill -9 of a writer",
     "store_scale": "Episode store: many episodes",
@@ -28,6 +35,8 @@ TITLES = {
     "encoders": "Encoders: cost of an observation",
     "onnx_parity": "ONNX against torch",
     "loop_latency": "Control loop: latency and lateness",
+    "loop_500hz": "Control loop at 500 Hz: inference in a process of its own",
+    "import_speed": "Import of video data sets: speed and memory",
     "record_load": "Recorder: three cameras, joints at 500 Hz, commands at 100 Hz",
     "ros_latency": "ROS graph: lateness of a 200 Hz control node",
     "ros_deploy": "ROS graph: a trained bundle on the simulated arm",
@@ -63,7 +72,7 @@ def _row(row: dict[str, Any]) -> str:
 def _section(name: str, rows: list[dict[str, Any]]) -> str:
     commands = sorted({row["command"] for row in rows})
     machines = sorted({row["machine"] for row in rows})
-    lines = [f"## {TITLES.get(name, name)}", "", *(f"`{command}`" for command in commands), ""]
+    lines = [f"## {TITLES[name]}", "", *(f"`{command}`" for command in commands), ""]
     lines += ["| claim | value | seeds | baseline |", "|---|---|---|---|", *map(_row, rows), ""]
     lines += [f"Machine: {'; '.join(machines)}.", ""]
     if (DOC_IMAGES / f"{name}.png").exists():
@@ -77,7 +86,9 @@ def main() -> None:
     for name, draw in {"onnx_parity": _plots.onnx_parity, "store_kill": _plots.store_kill}.items():
         if name in found:
             draw(found[name])
-    order = [name for name in TITLES if name in found] + sorted(set(found) - set(TITLES))
+    if untitled := sorted(set(found) - set(TITLES)):
+        raise SystemExit(f"results without a title: {untitled}; add them to TITLES, where the page's order is as well")
+    order = [name for name in TITLES if name in found]
     page = HEAD + "\n" + "\n".join(_section(name, found[name]) for name in order)
     (DOC_IMAGES.parent / "results.md").write_text(page)
 

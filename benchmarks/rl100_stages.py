@@ -60,24 +60,33 @@ def run_dir(root: Path, task: str, seed: int) -> Path:
     return root / task / f"seed_{seed}"
 
 
+def common(root: Path, task: str, seed: int, settings: Sequence[str]) -> list[str]:
+    """Return the overrides of every command of a seed."""
+    base = [f"task={task}", "encoder=state_relative", f"train.steps={BASE_STEPS}", *QUICK]
+    return [*base, f"out={run_dir(root, task, seed)}", f"store={root / task / 'store'}", f"seed={seed}", *settings]
+
+
+def overrides(root: Path, task: str, seed: int, options: argparse.Namespace, settings: Sequence[str]) -> list[str]:
+    """Return the overrides of a seed's `robot-rl finetune algo=rl100`."""
+    return [
+        "algo=rl100", f"finetune.out={run_dir(root, task, seed) / 'rl100'}", f"finetune.steps={options.steps}",
+        f"evaluate.episodes={options.evaluate}", "evaluate.video_episodes=0", *STAGES,
+        *common(root, task, seed, settings),
+    ]  # fmt: skip
+
+
 def train(root: Path, task: str, seed: int, options: argparse.Namespace, settings: Sequence[str]) -> None:
     """Make the data, the base and all stages of one seed; what is done is not done again."""
-    out, data = run_dir(root, task, seed), root / task
     if (
         (found := read(root, task, seed)) is not None
         and found["finished"]
         and (task not in COMPARED or FILTERED in found["evaluation"])
     ):
         return
-    base = [f"task={task}", "encoder=state_relative", f"train.steps={BASE_STEPS}", *QUICK]
-    common = [*base, f"out={out}", f"store={data / 'store'}", f"seed={seed}", *settings]
-    collect(data, options.episodes, [f"task={task}"], task=task, qualities=QUALITIES[task])
-    bare = [s for s in common if "algo." not in s and not s.startswith("distill.")]
+    collect(root / task, options.episodes, [f"task={task}"], task=task, qualities=QUALITIES[task])
+    bare = [s for s in common(root, task, seed, settings) if "algo." not in s and not s.startswith("distill.")]
     command("train", *(s for s in bare if not s.startswith("finetune.")))
-    stages = [
-        "algo=rl100", f"finetune.out={out / 'rl100'}", f"finetune.steps={options.steps}",
-        f"evaluate.episodes={options.evaluate}", "evaluate.video_episodes=0", *STAGES, *common,
-    ]  # fmt: skip
+    stages = overrides(root, task, seed, options, settings)
     command("finetune", *stages)
     if task in COMPARED:
         filtered_bc(stages, updates=options.updates)
