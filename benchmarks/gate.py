@@ -224,7 +224,7 @@ def plot(out: Path, seeds: Sequence[int]) -> None:
             taken = [d["update"] for d in log if d["accepted"] and d["rule"] == "margin"]
             middle.plot(taken, [gain[n] for n in taken], "o", color=COLOURS[arm])
     middle.set(xlabel="updates", ylabel="score against the base's, share", title="gate log (dots: accepted)")
-    middle.legend(fontsize=8)
+    fig.legend(*middle.get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=len(ARMS))
     for found in json.loads((out / VALIDITY).read_text()):
         arm = found["run"].rsplit("_", 1)[0]
         right.plot(found["am_q"], found["success"], "o", color=COLOURS.get(arm, "grey"))
@@ -250,7 +250,8 @@ def main() -> None:
         train(arguments.out, arguments.seeds, base=base, stage=arguments.stage)
         score_all(arguments.out, arguments.seeds, base=base, stage=arguments.stage)
     plot(arguments.out, arguments.seeds)
-    write_results("gate", rows(arguments.out, arguments.seeds))
+    found = rows(arguments.out, arguments.seeds)
+    write_results("gate", [{**row, "command": "python -m benchmarks.gate"} for row in found])
 
 
 if __name__ == "__main__":

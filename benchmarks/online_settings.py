@@ -153,7 +153,7 @@ def main() -> None:
             for arm in options.arms:
                 train(options.root, arm, seed, options)
     done = finished(options.seeds)
-    write_results(NAME, rows(done))
+    write_results(NAME, [{**row, "command": f"python -m benchmarks.{NAME}"} for row in rows(done)])
     plot(done)
 
 
