@@ -113,7 +113,7 @@ def _files(
     step: ResidualStep, base: PolicyBundle, info: ResidualInfo, graphs: Mapping[str, bytes], config: Mapping[str, Any]
 ) -> dict[str, bytes]:
     """Return the bundle's files by name: the base's own, byte for byte, and those of the correction."""
-    return {name: base.file(name).read_bytes() for name in base.manifest.files} | {
+    return {name: base.content(name) for name in base.manifest.files} | {
         **graphs, BASE_FILE: manifest_bytes(base), INFO_FILE: json.dumps(info.to_dict(), indent=1).encode(),
         STEP_WEIGHTS: save({name: value.contiguous().clone() for name, value in step.state_dict().items()}),
         "step.yaml": json.dumps(config, indent=2).encode(),  # JSON is YAML too

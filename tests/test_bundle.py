@@ -3,6 +3,7 @@
 import json
 import os
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -193,6 +194,37 @@ def test_newest_accepted(tmp_path):
 
     assert newest_accepted(tmp_path, accept=refuse_newer).path.name == "b1"
     assert newest_accepted(tmp_path / "empty") is None
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "a word for a number": lambda b: change(b, lambda m: m["robot"].update(control_hz="20 Hz")),
+    "infinity for a count": lambda b: change(b, lambda m: m["robot"]["action"].update(shape=[float("inf")])),
+    "a word for a path": lambda b: change(b, lambda m: m.update(files=7)),
+    "a folder for the manifest": lambda b: ((b / "manifest.json").unlink(), (b / "manifest.json").mkdir()),
+    "a link to nothing": lambda b: ((b / "manifest.json").unlink(), (b / "manifest.json").symlink_to(b / "gone")),
+    "a torn finding": lambda b: (b / "attestations" / "latency-0.json").write_text('{"bundle'),
+}
+
+
+def change(bundle: Path, how: Callable[[dict], object]) -> None:
+    data = json.loads((bundle / "manifest.json").read_text())
+    how(data)
+    (bundle / "manifest.json").write_text(json.dumps(data))
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_one_damaged_bundle_never_takes_the_others_down(tmp_path, damage):
+    for day in (1, 2):
+        PolicyBundle.publish(tmp_path / f"b{day}", replace(MANIFEST, created=f"2026-01-0{day}T00:00:00"), FILES)
+    damage(tmp_path / "b2")
+    found = newest_accepted(tmp_path, accept=lambda bundle: bundle.attestations("latency"))
+    assert found.path.name == "b1"
+
+
+def test_a_file_altered_after_the_bundle_was_opened_is_not_read(bundle):
+    (bundle.path / "sample.onnx").write_bytes(b"altered")
+    with pytest.raises(BundleError, match=r"sample\.onnx: expected sha256 .* it was altered"):
+        bundle.content("sample.onnx")
 
 
 def test_a_reader_never_sees_half_a_bundle(tmp_path):

@@ -11,6 +11,7 @@ import os
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from robot_rl.bundle.directory import MANIFEST, PolicyBundle
 from robot_rl.errors import BundleError
@@ -29,6 +30,7 @@ class Accepted:
         reason: Why it was set, in words.
         trial: Id of the trial that it is set for, if it is set for one.
         refused: Ids of bundles that were driven and taken back.
+        since: When the bundle was promoted, UTC, ISO 8601; episodes of an earlier promotion are not held against it.
     """
 
     bundle: str
@@ -37,6 +39,7 @@ class Accepted:
     reason: str = ""
     trial: str = ""
     refused: tuple[str, ...] = ()
+    since: str = ""
 
     def __post_init__(self) -> None:
         if not self.bundle or not 0.0 <= self.bound <= 1.0:
@@ -52,22 +55,44 @@ def read_accepted(folder: str | Path) -> Accepted | None:
     path = Path(folder) / POINTER
     try:
         data = json.loads(path.read_bytes())
-        return Accepted(**{**data, "refused": tuple(data["refused"])})
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError) as error:
-        keys = [f.name for f in fields(Accepted)]
-        raise BundleError(f"{path} does not say which bundle drives: {error!r}; it needs {keys}") from error
+    except (ValueError, OSError) as error:
+        raise _damaged(path, error) from error
+    return as_accepted(data, path)
 
 
-def write_accepted(folder: str | Path, accepted: Accepted) -> None:
-    """Say who drives from the next episode on: logged first, then in force at once and whole.
+def as_accepted(data: Any, path: Path) -> Accepted | None:
+    """Return who drives from a file's plain values, `None` for null.
 
     Raises:
-        BundleError: The folder does not hold the bundle, or it is damaged.
+        BundleError: They are not that; names the file.
+    """
+    try:
+        return None if data is None else Accepted(**{**data, "refused": tuple(data["refused"])})
+    except (KeyError, TypeError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> BundleError:
+    keys = [f.name for f in fields(Accepted)]
+    return BundleError(f"{path} does not say which bundle drives: {error!r}; it needs {keys}")
+
+
+def write_accepted(folder: str | Path, accepted: Accepted, *, verify: bool = True) -> None:
+    """Say who drives from the next episode on: logged first, then in force at once and whole.
+
+    Args:
+        folder: Of the bundles.
+        accepted: Who drives.
+        verify: Whether the folder must hold them. A bundle is taken back without: the file must not go on naming it
+            because the one to go back to is gone, and where the one that is named cannot be loaded, nothing moves.
+
+    Raises:
+        BundleError: The folder does not hold a bundle, or it is damaged.
     """
     root = Path(folder)
-    for id in {accepted.bundle, accepted.incumbent} - {""}:
+    for id in {accepted.bundle, accepted.incumbent} - {""} if verify else ():
         find_bundle(root, id)
     date = datetime.now(UTC).isoformat(timespec="seconds")
     with (root / HISTORY).open("a") as file:

@@ -17,6 +17,7 @@ from robot_rl.errors import BundleError, ConfigError
 
 KIND = "certificate"
 FORMAT_VERSION = 1
+_FIGURES = ("parity", "distance", "own_distance", "paired_error")
 
 
 @dataclass(frozen=True)
@@ -132,8 +133,9 @@ class Certificate:
 
     @property
     def latency_ratio(self) -> float:
-        """Median denoising time of the head over that of the teacher."""
-        return self.latency["denoise"].p50_ms / self.teacher_latency["denoise"].p50_ms
+        """Median denoising time of the head over that of the teacher; NaN where the teacher's is no time."""
+        theirs = self.teacher_latency["denoise"].p50_ms
+        return self.latency["denoise"].p50_ms / theirs if theirs > 0 else math.nan
 
     def failures(self) -> list[str]:
         """Return one sentence for each limit that is not kept; a figure that is not a number keeps none."""
@@ -188,11 +190,12 @@ class Certificate:
                 )
             values = {name: data[name] for name in cls.__dataclass_fields__}
             for name in ("latency", "teacher_latency"):
-                values[name] = {key: Latency(**value) for key, value in values[name].items()}
+                values[name] = {key: Latency(**_measured(value)) for key, value in values[name].items()}
+            values |= _measured({name: values[name] for name in _FIGURES})
             values["success"] = None if values["success"] is None else PairedRates(**values["success"])
             values["limits"] = Limits(**values["limits"])
             return cls(**values)
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, ConfigError) as error:
             raise BundleError(f"this is not a certificate ({error!r}); package the head again") from error
 
     def attest(self, bundle: PolicyBundle) -> Path:
@@ -215,6 +218,11 @@ def read_certificates(bundle: PolicyBundle) -> list[Certificate]:
         BundleError: One is not sound.
     """
     return sorted(map(Certificate.from_dict, bundle.attestations(KIND)), key=lambda one: one.date)
+
+
+def _measured(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Return figures with NaN again where `_finite` wrote `None`; `first_ms` may really be `None`."""
+    return {key: math.nan if value is None and key != "first_ms" else value for key, value in figures.items()}
 
 
 def _finite(value: Any) -> Any:

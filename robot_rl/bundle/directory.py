@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file
+from safetensors.numpy import load
 
 from robot_rl.bundle.manifest import Manifest, content_id
-from robot_rl.errors import BundleError
+from robot_rl.errors import BundleError, RobotRLError
 from robot_rl.specs import ArraySpec, RobotSpec
 
 log = logging.getLogger(__name__)
@@ -93,6 +93,8 @@ class PolicyBundle:
             data = json.loads((root / MANIFEST).read_bytes())
         except FileNotFoundError as error:
             raise BundleError(f"{root} is not a policy bundle: {MANIFEST} is missing; {_AGAIN}") from error
+        except OSError as error:
+            raise BundleError(f"{root / MANIFEST} cannot be read ({error}); {_AGAIN}") from error
         except ValueError as error:
             raise BundleError(f"{root / MANIFEST} is not JSON ({error}); {_AGAIN}") from error
         if not isinstance(data, dict):
@@ -113,9 +115,22 @@ class PolicyBundle:
             raise BundleError(f"bundle {self.id} has no file {name!r}; it has {sorted(self.manifest.files)}")
         return self.path / name
 
+    def content(self, name: str) -> bytes:
+        """Return a file's bytes, which are again those that the manifest lists.
+
+        Raises:
+            BundleError: The manifest does not list it, or it was altered since the bundle was opened.
+        """
+        path = self.file(name)
+        return _verified(path, path.read_bytes(), self.manifest.files[name])
+
     def weights(self) -> dict[str, np.ndarray]:
-        """Return the model's weights by parameter name."""
-        return dict(load_file(self.file(WEIGHTS)))
+        """Return the model's weights by parameter name.
+
+        Raises:
+            BundleError: They were altered since the bundle was opened.
+        """
+        return dict(load(self.content(WEIGHTS)))
 
     def check_fits(self, robot: RobotSpec) -> None:
         """Raise unless this robot gives every observation the policy reads and takes the action it gives.
@@ -153,14 +168,24 @@ class PolicyBundle:
         return path
 
     def attestations(self, kind: str) -> list[dict[str, Any]]:
-        """Return the findings of one kind that carry this bundle's id; others prove nothing and are left out."""
+        """Return the findings of one kind that carry this bundle's id; others prove nothing and are left out.
+
+        Raises:
+            BundleError: A file is damaged.
+        """
         records = []
         for path in sorted((self.path / ATTESTATIONS).glob(f"{kind}-*.json")):
-            record = json.loads(path.read_bytes())
-            if record["bundle_id"] == self.id:
+            try:
+                record = json.loads(path.read_bytes())
+                of = record["bundle_id"]
+            except (ValueError, KeyError, TypeError, OSError) as error:
+                raise BundleError(
+                    f"{path} is not a finding about a bundle ({error!r}); delete or restore it"
+                ) from error
+            if of == self.id:
                 records.append(record)
             else:
-                log.warning("%s speaks of bundle %s, not of %s; ignored", path, record["bundle_id"], self.id)
+                log.warning("%s speaks of bundle %s, not of %s; ignored", path, of, self.id)
         return records
 
 
@@ -191,7 +216,7 @@ def newest_accepted(
     for manifest in Path(directory).glob(f"[!.]*/{MANIFEST}"):
         try:
             found.append(PolicyBundle.open(manifest.parent))
-        except BundleError as error:
+        except (RobotRLError, OSError) as error:
             log.warning("bundle refused: %s", error)
     for bundle in sorted(found, key=lambda b: (b.manifest.created, b.id), reverse=True):
         try:
@@ -199,7 +224,7 @@ def newest_accepted(
                 bundle.check_fits(robot)
             if accept is not None:
                 accept(bundle)
-        except BundleError as error:
+        except (RobotRLError, OSError) as error:
             log.warning("bundle refused: %s", error)
         else:
             return bundle
@@ -218,11 +243,16 @@ def _verify_files(root: Path, manifest: Manifest) -> None:
         expected = manifest.files.get(name)
         if expected is None or name not in present:
             raise BundleError(f"{root / name}: expected sha256 {expected}, got no such file; {_AGAIN}")
-        got = _sha256((root / name).read_bytes())
-        if got != expected:
-            raise BundleError(f"{root / name}: expected sha256 {expected}, got {got}; it was altered, {_AGAIN}")
+        _verified(root / name, (root / name).read_bytes(), expected)
     if unlisted := sorted(present - needed):
         raise BundleError(f"{root} holds files its manifest does not list: {unlisted}; remove them or {_AGAIN}")
+
+
+def _verified(path: Path, content: bytes, expected: str) -> bytes:
+    """Return the content of a file if it is the one that is listed."""
+    if (got := _sha256(content)) != expected:
+        raise BundleError(f"{path}: expected sha256 {expected}, got {got}; it was altered, {_AGAIN}")
+    return content
 
 
 def _signature(spec: ArraySpec) -> dict[str, Any]:

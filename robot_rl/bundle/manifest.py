@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from robot_rl.bundle.solver import SolverInfo
-from robot_rl.errors import BundleError, SpecError
+from robot_rl.errors import BundleError
 from robot_rl.specs import RobotSpec
 
 FORMAT_VERSION = 2
@@ -176,7 +176,7 @@ class Manifest:
             values["solver"] = None if data.get("solver") is None else SolverInfo.from_dict(data["solver"])
             values["action_low"], values["action_high"] = tuple(data["action_low"]), tuple(data["action_high"])
             return cls(**values)
-        except (KeyError, TypeError, AttributeError, SpecError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             wanted = sorted(f.name for f in fields(cls))
             raise BundleError(f"manifest.json is not a bundle's manifest ({error}); expected keys {wanted}") from error
 

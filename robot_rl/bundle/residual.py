@@ -68,7 +68,7 @@ def residual_info(bundle: PolicyBundle) -> ResidualInfo | None:
     """
     if STEP not in bundle.manifest.graphs:
         return None
-    return ResidualInfo.from_dict(json.loads(bundle.file(INFO_FILE).read_bytes()))
+    return ResidualInfo.from_dict(json.loads(bundle.content(INFO_FILE)))
 
 
 def manifest_bytes(base: PolicyBundle) -> bytes:
@@ -92,7 +92,7 @@ def base_of(bundle: PolicyBundle) -> PolicyBundle:
     info = residual_info(bundle)
     if info is None:
         return bundle
-    data = json.loads(bundle.file(BASE_FILE).read_bytes())
+    data = json.loads(bundle.content(BASE_FILE))
     base = Manifest.from_dict(data)
     if base.id != info.base_id or content_id(data) != info.base_id:
         raise BundleError(

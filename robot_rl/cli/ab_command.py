@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import signal
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,12 +16,12 @@ from rich.console import Console
 from rich.table import Table
 
 from robot_rl.bundle import PolicyBundle
-from robot_rl.bundle.accepted import POINTER, Accepted, find_bundle, read_accepted, write_accepted
+from robot_rl.bundle.accepted import POINTER, Accepted, as_accepted, find_bundle, read_accepted, write_accepted
 from robot_rl.cli.config import build, plain, simulation
 from robot_rl.cli.residual_policy import bundle_policy
 from robot_rl.data.files import replace_file
 from robot_rl.data.store import EpisodeStore
-from robot_rl.errors import ConfigError
+from robot_rl.errors import ConfigError, TeleopError
 from robot_rl.evaluation.ab import AbSession, Comparison, Label, Plan, Trial
 from robot_rl.evaluation.rollouts import run_episode
 from robot_rl.interfaces import Env
@@ -28,6 +30,8 @@ from robot_rl.teleop.source import Event
 from robot_rl.values import RecordingMeta
 
 KEYS: dict[Event, Label] = {Event.SUCCESS: "success", Event.FAILURE: "failure", Event.DISCARD: "void"}
+BEFORE = "before.json"
+"""Who drove before a comparison on the robot, kept until it is put back."""
 _POLL_S = 0.02
 
 
@@ -79,16 +83,26 @@ class RobotCell:
             )
         self._folder, self._name, self._console, self._keys = Path(config.ab.folder), config.ab.name, console, keys
         self._store = None if config.ab.store is None else EpisodeStore.open(config.ab.store)
-        self._before = read_accepted(self._folder)
+        self._kept = Path(config.ab.out) / BEFORE
+        self._before = self._who_drove()
         keys.open()
+
+    def _who_drove(self) -> Accepted | None:
+        """Return who drove before the comparison, which a session that was killed has left on the disk."""
+        if self._kept.is_file():
+            return as_accepted(json.loads(self._kept.read_bytes()), self._kept)
+        before = read_accepted(self._folder)
+        replace_file(self._kept, json.dumps(None if before is None else asdict(before)).encode())
+        return before
 
     def play(self, trial: Trial, bundle_id: str) -> tuple[Label, dict[str, Any]]:
         """Let a bundle drive the next episode and wait for the operator's label of it."""
         known = set() if self._store is None else set(self._store.ids())
         self._set(Accepted(bundle=bundle_id, trial=f"{self._name}/{trial.id}", reason="blind comparison"))
+        self._keys.poll(time.monotonic_ns())  # keys of the trial before are not of this one
         self._console.print(
             f"trial {trial.slot + 1}, attempt {trial.attempt + 1}: reset the scene, run one episode, then press "
-            "2 success, 3 failure, 4 void"
+            "2 success, 3 failure or 4 void, and 1 to confirm"
         )
         label = self._label()
         new = [] if self._store is None else sorted(set(self._store.ids()) - known)
@@ -98,9 +112,10 @@ class RobotCell:
         """Give the terminal back, and the arm to who drove before."""
         self._keys.close()
         if self._before is not None:
-            self._set(self._before)
+            write_accepted(self._folder, self._before, verify=False)
         else:
             (self._folder / POINTER).unlink(missing_ok=True)
+        self._kept.unlink()
 
     def _set(self, accepted: Accepted) -> None:
         before = self._before
@@ -108,11 +123,21 @@ class RobotCell:
         write_accepted(self._folder, replace(accepted, refused=refused))
 
     def _label(self) -> Label:
-        while True:
+        """Return the operator's word: the last label before the key that confirms, so that a slip is no trial.
+
+        Raises:
+            TeleopError: The terminal went away.
+        """
+        chosen: Label | None = None
+        while not self._keys.gone:
             for event in self._keys.poll(time.monotonic_ns()).events:
+                if event is Event.START and chosen is not None:
+                    return chosen
                 if event in KEYS:
-                    return KEYS[event]
+                    chosen = KEYS[event]
+                    self._console.print(f"{chosen}: 1 to confirm, or another label")
             time.sleep(_POLL_S)
+        raise TeleopError("the terminal was closed; labels so far are kept, give the same command again to go on")
 
 
 def run(config: DictConfig, console: Console, *, keys: Callable[[], KeyboardSource] = KeyboardSource) -> int:
@@ -142,11 +167,27 @@ def run(config: DictConfig, console: Console, *, keys: Callable[[], KeyboardSour
     if session.next() is not None:
         cell: Cell = SimCell(config, bundles) if config.ab.where == "sim" else RobotCell(config, console, keys())
         try:
-            _play(session, cell, console)
+            with ended_by_signals():
+                _play(session, cell, console)
         finally:
             cell.close()
     _show(session, session.compare(), Path(config.ab.out), console)
     return 0
+
+
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Let a closed terminal (SIGHUP) and SIGTERM end like Ctrl-C, so that what is set up is put back."""
+
+    def end(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGHUP, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _play(session: AbSession, cell: Cell, console: Console) -> None:

@@ -259,7 +259,7 @@ def package(composer: Composer, weights: Weights) -> PolicyBundle:
     }
     if Path(settings.bundle).exists():
         found = PolicyBundle.open(settings.bundle)
-        if json.loads(found.file("config.yaml").read_text("utf-8")) == json.loads(json.dumps(described)):
+        if json.loads(found.content("config.yaml")) == json.loads(json.dumps(described)):
             return found
         raise BundleError(
             f"{settings.bundle} holds another composition; a bundle is immutable, choose `compose.bundle`"

@@ -84,7 +84,7 @@ def _from_bundle(path: Path) -> tuple[ModelCard, ChunkNetwork, str]:
     import torch
 
     bundle = PolicyBundle.open(path)
-    manifest, config = bundle.manifest, json.loads(bundle.file("config.yaml").read_text("utf-8"))
+    manifest, config = bundle.manifest, json.loads(bundle.content("config.yaml"))
     if "policy" not in config:
         raise ConfigError(f"{path}: its config.yaml names no `policy` to build; compose from the training runs instead")
     card = ModelCard(

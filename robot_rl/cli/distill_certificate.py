@@ -7,7 +7,7 @@ import platform
 import shutil
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -54,13 +54,19 @@ def package_head(
         export: Exports a run to a path.
 
     Raises:
-        BundleError: A limit is not kept, in which case nothing is left at `bundle`, or another bundle is there.
+        BundleError: A limit is not kept, in which case nothing is left at `bundle`, or another bundle is there, or this
+            one with figures that do not keep the limits.
     """
     target = Path(config.bundle)
     if target.exists():
         bundle = export(config.run, config.bundle)
-        if not read_certificates(bundle):
+        if not (found := read_certificates(bundle)):
             raise BundleError(f"{target} holds this head without a certificate; choose another `bundle`")
+        if faults := replace(found[-1], limits=limits_of(config)).failures():
+            raise BundleError(
+                f"{target} holds this head as measured on {found[-1].date}, which does not keep the limits asked for "
+                f"now: {_list(faults)}; choose another `bundle` to measure it again"
+            )
         return bundle
     candidate = target.with_name(f".candidate-{target.name}-{uuid.uuid4().hex[:8]}")
     try:
@@ -83,6 +89,18 @@ def teacher_of_head(config: DictConfig) -> Teacher:
     return teacher_of(config.run, config.distill.teacher)
 
 
+def limits_of(config: DictConfig) -> Limits:
+    """Return the limits that are asked for.
+
+    Raises:
+        ConfigError: They are none.
+    """
+    limits = build(config.distill.limits)
+    if not isinstance(limits, Limits):
+        raise ConfigError(f"`distill.limits._target_` must be Limits, got {type(limits).__name__}")
+    return limits
+
+
 def _list(faults: list[str]) -> str:
     return "; ".join(f"({i}) {fault}" for i, fault in enumerate(faults, 1))
 
@@ -92,9 +110,7 @@ def certify(config: DictConfig, bundle: PolicyBundle, teacher: Teacher, console:
     store = EpisodeStore.open(config.store)
     check_data(store.spec, teacher.card)
     config = like_the_teacher(config, teacher)
-    limits = build(config.distill.limits)
-    if not isinstance(limits, Limits):
-        raise ConfigError(f"`distill.limits._target_` must be Limits, got {type(limits).__name__}")
+    limits = limits_of(config)
     _, head = trained_model(config.run)
     obs = held_out(datasets(config, store)[1], config.distill.observations)
     with numeric_threads(1):
@@ -228,9 +244,10 @@ def success(config: DictConfig, bundle: PolicyBundle, teacher: Teacher, console:
     if not arena.is_open:
         return None
     batched = TorchBatchPolicy(teacher.model, teacher.card.spec, n_execute=teacher.card.n_execute)
-    weights = bundle.manifest.files["weights.safetensors"]
+    manifest = bundle.manifest
+    played = ["onnx", manifest.files[manifest.graphs["sample"].file]]  # the graph itself, not only its weights
     try:
-        mine = arena.play("head, in ONNX Runtime", OnnxBatch(OnnxPolicy(bundle)), ["onnx", weights])
+        mine = arena.play("head, in ONNX Runtime", OnnxBatch(OnnxPolicy(bundle)), played)
         theirs = arena.play_model(f"teacher, {teacher.n_steps} steps", teacher.model, lambda: batched)
     finally:
         arena.close()

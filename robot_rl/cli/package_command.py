@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from robot_rl.cli.distill_teacher import is_head
 from robot_rl.cli.lerobot_model import is_lerobot, lerobot_model
 from robot_rl.cli.model_card import trained_model
 from robot_rl.cli.residual_package import is_finetuned, package_finetuned
+from robot_rl.errors import BundleError
 
 if TYPE_CHECKING:
     from policies.chunk_network import ChunkNetwork
@@ -50,7 +52,8 @@ def _export(config: DictConfig, run: str, path: str, *, parent: str = "") -> Pol
 
     theirs = is_lerobot(run)
     card, model = lerobot_model(run, config.lerobot) if theirs else trained_model(run)
-    return _same_bundle(path, model) or export_bundle(
+    graphs = plain(config.package.graphs) or parts_of(model)
+    return _same_bundle(path, model, graphs) or export_bundle(
         model,
         path,
         spec=card.spec,
@@ -58,16 +61,25 @@ def _export(config: DictConfig, run: str, path: str, *, parent: str = "") -> Pol
         n_execute=card.n_execute,
         config={"task": card.task, "policy": dict(card.policy), "train": {} if theirs else plain(config.train)},
         data_digest=card.data_digest,
-        graphs=plain(config.package.graphs) or parts_of(model),
+        graphs=graphs,
         parent=parent,
     )
 
 
-def _same_bundle(path: str, model: ChunkNetwork) -> PolicyBundle | None:
-    """Return the bundle that is at `path` already if it holds these very weights; the command was run before."""
+def _same_bundle(path: str, model: ChunkNetwork, graphs: Sequence[str]) -> PolicyBundle | None:
+    """Return the bundle that is at `path` already if it holds these very weights; the command was run before.
+
+    Raises:
+        BundleError: It lacks a graph that is asked for.
+    """
     if not Path(path).exists():
         return None
     bundle = PolicyBundle.open(path)
     weights, state = bundle.weights(), model.state_dict()
     same = set(weights) == set(state) and all(np.array_equal(weights[name], state[name].numpy()) for name in state)
+    if same and (missing := sorted(set(graphs) - set(bundle.manifest.graphs))):
+        raise BundleError(
+            f"{path} holds this policy without `package.graphs` {missing}; it has {sorted(bundle.manifest.graphs)}; "
+            "choose another `bundle`"
+        )
     return bundle if same else None

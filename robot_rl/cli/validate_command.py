@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -74,16 +75,26 @@ class Ladder:
     def _replay(self) -> RungResult:
         """Recorded observations; a result of the same question is taken from the disk."""
         store, limits = EpisodeStore.open(self.config.store), build(self.config.validate.replay)
-        asked = {
-            "bundle": self.bundle.id, "incumbent": "" if self.incumbent is None else self.incumbent.id,
-            "store": store.digest(), "limits": vars(limits), "episodes": int(self.config.validate.episodes),
-        }  # fmt: skip
+        asked = self._asked_of_replay(store, limits)
         path = self.out / "replay.json"
         if path.is_file() and (kept := json.loads(path.read_text()))["asked"] == asked:
             return RungResult.from_dict(kept["result"])
         result = self._replayed(store, limits)
         replace_file(path, json.dumps({"asked": asked, "result": result.to_dict()}, indent=1).encode())
         return result
+
+    def _asked_of_replay(self, store: EpisodeStore, limits: ReplayLimits) -> dict[str, Any]:
+        """Return all that a replay's result depends on, the machine among it: its times are of this one."""
+        config = self.config
+        asked = {
+            "bundle": self.bundle.id, "incumbent": "" if self.incumbent is None else self.incumbent.id,
+            "store": store.digest(), "limits": vars(limits), "episodes": int(config.validate.episodes),
+            "threads": int(config.validate.threads), "latency": stream_latencies(config.latency, store),
+            "velocity": np.asarray(build(config.task.safety).velocity).tolist(),
+            "switches": plain(config.task.switches), "code_version": __version__, "machine": platform.node(),
+        }  # fmt: skip
+        plainly: dict[str, Any] = json.loads(json.dumps(asked))
+        return plainly
 
     def _replayed(self, store: EpisodeStore, limits: ReplayLimits) -> RungResult:
         config, threads = self.config, int(self.config.validate.threads)

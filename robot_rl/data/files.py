@@ -53,13 +53,13 @@ def fsync_dir(path: Path) -> None:
         os.close(fd)
 
 
-def write_new(path: Path, data: bytes, *, sync: bool = False) -> None:
+def write_new(path: Path, data: bytes, *, sync: bool = False, mode: int = 0o644) -> None:
     """Write a file that nobody reads yet.
 
     Raises:
         StoreError: The disk is full.
     """
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     try:
         write_all(fd, data, path)
         if sync:
@@ -68,15 +68,20 @@ def write_new(path: Path, data: bytes, *, sync: bool = False) -> None:
         os.close(fd)
 
 
-def replace_file(path: Path, data: bytes) -> None:
+def replace_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Replace a file so that a reader sees the old or the new content, also after a power cut.
+
+    Args:
+        path: The file.
+        data: Its new content.
+        mode: Who may read it, from the first moment on.
 
     Raises:
         StoreError: The disk is full; the old file stands.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        write_new(temporary, data, sync=True)
+        write_new(temporary, data, sync=True, mode=mode)
         temporary.rename(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -182,13 +182,13 @@ def open_session(
     """Load one graph of a bundle.
 
     Raises:
-        BundleError: No such graph, or `load_graph` refuses it.
+        BundleError: No such graph, it was altered, or `load_graph` refuses it.
         ConfigError: `threads` is below 1, or a provider cannot be had (`Providers`).
     """
     if graph not in bundle.manifest.graphs:
         raise BundleError(f"bundle {bundle.id} has no graph `{graph}`; it has {sorted(bundle.manifest.graphs)}")
     described = bundle.manifest.graphs[graph]
-    return load_graph(bundle.file(described.file).read_bytes(), described, threads=threads, providers=providers)
+    return load_graph(bundle.content(described.file), described, threads=threads, providers=providers)
 
 
 def load_graph(

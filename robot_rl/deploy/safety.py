@@ -190,7 +190,9 @@ class SafetyFilter:
             self._latch("no observation stamps were given; staleness cannot be judged")
         for name, stamp in obs_ns.items():
             age_s = (now_ns - stamp) / 1e9
-            if not age_s <= self.limits.obs_age_s:
+            if age_s < -self._dt:  # it would never grow stale
+                self._latch(f"observation `{name}` is stamped {-age_s:.3f} s in the future; use the clock of `now_ns`")
+            elif not age_s <= self.limits.obs_age_s:
                 self._latch(f"observation `{name}` is {age_s:.3f} s old, at most {self.limits.obs_age_s:g} s allowed")
         if value is None:
             self._latch(f"action must be {self.limits.width} finite numbers, got {np.asarray(action).tolist()}")

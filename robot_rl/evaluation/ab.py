@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from robot_rl.data.files import replace_file
 from robot_rl.errors import ConfigError
 from robot_rl.evaluation.paired import PairCounts, PairedProgress, PairedTest, TwoRates, compare_rates
 from robot_rl.evaluation.statistics import Interval, clopper_pearson
@@ -118,7 +119,7 @@ class AbSession:
         where: In which cell, in words; trials of different ones are not added up.
 
     Raises:
-        ConfigError: One bundle twice, or the folder holds another comparison.
+        ConfigError: One bundle twice, a damaged key, or the folder holds another comparison.
     """
 
     def __init__(
@@ -215,9 +216,15 @@ class AbSession:
             drawn = int.from_bytes(os.urandom(6)) if seed is None else seed
             swapped = bool(np.random.default_rng([drawn, 1]).integers(2))
             a, b = bundles[::-1] if swapped else bundles
-            self._path.write_text(json.dumps({"A": a, "B": b, "seed": drawn}) + "\n")
-            os.chmod(self._path, 0o600)
-        key: dict[str, Any] = json.loads(self._path.read_text())
+            replace_file(self._path, json.dumps({"A": a, "B": b, "seed": drawn}).encode() + b"\n", mode=0o600)
+        try:
+            key: dict[str, Any] = json.loads(self._path.read_text())
+            key = {"A": str(key["A"]), "B": str(key["B"]), "seed": int(key["seed"])}
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigError(
+                f"{self._path} is damaged ({error!r}), and without it no label says which bundle it is of; restore it, "
+                "or choose another `ab.out`"
+            ) from error
         if sorted((key["A"], key["B"])) != sorted(bundles):
             raise ConfigError(f"{self._path.parent} holds a comparison of other bundles; choose another `ab.out`")
         return key

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from robot_rl.bundle.accepted import Accepted, read_accepted, write_accepted
@@ -44,18 +45,23 @@ class Rollback:
     def note(self, bundle_id: str, *, success: bool) -> Accepted | None:
         """Count an episode, and return who drives from now on if that changed; nothing is kept where nobody is named.
 
+        The bundle to go back to need not be there: a bad one is taken back all the same.
+
         Raises:
-            BundleError: The incumbent is gone.
+            BundleError: What says who drives is damaged.
+            ConfigError: The file of outcomes is.
+            OSError: They cannot be written; the episode is not counted then.
         """
         accepted = read_accepted(self._folder)
         if accepted is None:
             return None
         if self._log is None:
             self._log = TrialLog(self._folder / OUTCOMES, {"outcomes": "of episodes by bundle"})
-        self._log.add({"bundle": bundle_id, "success": bool(success)})
+        under = {key: value for key in ("since", "trial") if (value := getattr(accepted, key))}
+        self._log.add({"bundle": bundle_id, "success": bool(success), **under})
         if accepted.bundle != bundle_id or not accepted.incumbent:
             return None
-        since = self._since_promotion(bundle_id)
+        since = self._since_promotion(accepted)
         if not Decline(accepted.bound, patience=self._patience).add(since).alarm:
             return None
         last = since[-_LAST:]
@@ -66,19 +72,20 @@ class Rollback:
         )
         back = replace(
             accepted, bundle=accepted.incumbent, incumbent="", bound=0.0, reason=reason,
-            refused=(*accepted.refused, bundle_id),
+            refused=(*accepted.refused, bundle_id), since="",
         )  # fmt: skip
-        write_accepted(self._folder, back)
+        write_accepted(self._folder, back, verify=False)
         self._log.add({"bundle": bundle_id, "taken_back": True})
         log.error("rolled back: %s", reason)
         return back
 
-    def _since_promotion(self, bundle_id: str) -> list[bool]:
-        """Return a bundle's outcomes since it was last taken back; it may have been promoted again."""
+    def _since_promotion(self, accepted: Accepted) -> list[bool]:
+        """Return the outcomes of who drives under this promotion: none of earlier ones, none of blind trials."""
         assert self._log is not None
-        rows = [row for row in self._log.rows if row["bundle"] == bundle_id]
+        rows = [row for row in self._log.rows if row["bundle"] == accepted.bundle]
         last = max((i for i, row in enumerate(rows) if row.get("taken_back")), default=-1)
-        return [row["success"] for row in rows[last + 1 :]]
+        mine = [row for row in rows[last + 1 :] if row.get("since", "") == accepted.since and not row.get("trial")]
+        return [row["success"] for row in mine]
 
 
 def promote(
@@ -101,6 +108,7 @@ def promote(
     before = read_accepted(folder)
     refused = () if before is None else tuple(id for id in before.refused if id != bundle_id)
     bound = clopper_pearson(successes, trials, level=2 * level - 1).low
-    accepted = Accepted(bundle=bundle_id, incumbent=incumbent, bound=bound, reason=reason, refused=refused)
+    since = datetime.now(UTC).isoformat(timespec="microseconds")
+    accepted = Accepted(bundle=bundle_id, incumbent=incumbent, bound=bound, reason=reason, refused=refused, since=since)
     write_accepted(folder, accepted)
     return accepted

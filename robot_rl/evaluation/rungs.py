@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
+
+import numpy as np
 
 from robot_rl.data.store import EpisodeStore
 from robot_rl.errors import ConfigError
-from robot_rl.values import RecordingMeta
+from robot_rl.values import Recording, RecordingMeta
 
 
 @dataclass(frozen=True)
@@ -97,26 +99,42 @@ class SupervisedLimits:
 def judge_supervised(metas: Iterable[RecordingMeta], limits: SupervisedLimits) -> RungResult:
     """Judge labelled trials in the order in which they were made; unlabelled and discarded ones do not count.
 
-    Trials after the last one needed are not looked at, and an abort is for good: later successes do not undo it.
+    Trials after the last one needed are not looked at, and an abort is for good: later successes do not undo it. A
+    trial in which a person took the arm (`extra.taken_over`) failed, however it ended.
     """
-    successes = failures = stops = n = 0
+    successes = rescued = stops = n = 0
     for meta in metas:
         if meta.outcome == "unknown":
             continue
         n, stops = n + 1, stops + bool(meta.extra.get("safety_stop", False))
-        successes, failures = successes + (meta.outcome == "success"), failures + (meta.outcome == "failure")
-        if failures >= limits.max_failures or stops >= limits.max_stops or n == limits.trials:
+        won = meta.outcome == "success" and not meta.extra.get("taken_over", False)
+        rescued += meta.outcome == "success" and not won
+        successes += won
+        if n - successes >= limits.max_failures or stops >= limits.max_stops or n == limits.trials:
             break
+    failures = n - successes
+    what = f"failures, {rescued} of them rescued by a person" if rescued else "failures"
     checks = [
         Check.at_most("safety stops", stops, limits.max_stops - 1, "safety stops"),
-        Check.at_most("failures", failures, limits.max_failures - 1, "failures"),
+        Check.at_most("failures", failures, limits.max_failures - 1, what),
         Check("trials", n >= limits.trials, f"{n} labelled trials; {limits.trials} needed"),
     ]
-    figures = {"trials": n, "successes": successes, "failures": failures, "stops": stops}
+    figures = {"trials": n, "successes": successes, "failures": failures, "rescued": rescued, "stops": stops}
     return RungResult.of("supervised", checks, figures)
 
 
 def supervised_trials(store: EpisodeStore, bundle_id: str) -> list[RecordingMeta]:
-    """Return the store's episodes that a bundle drove, oldest first."""
-    driven = [entry.id for entry in store.entries() if entry.policy_version == bundle_id]
-    return [store.read(id).meta for id in driven]
+    """Return the store's episodes that a bundle drove, oldest first; `extra.taken_over` is set where a person did."""
+    driven = [store.read(entry.id) for entry in store.entries() if entry.policy_version == bundle_id]
+    return [
+        replace(recording.meta, extra={**recording.meta.extra, "taken_over": True}) if _taken_over(recording)
+        else recording.meta for recording in driven
+    ]  # fmt: skip
+
+
+def _taken_over(recording: Recording) -> bool:
+    """Whether the episode or its stream `by_human` says that a person took the arm from the policy, or kept it."""
+    stream = recording.streams.get("by_human")
+    human = np.zeros(1, bool) if stream is None else np.asarray(stream.data[:], bool).ravel()
+    taken = bool((human[1:] & ~human[:-1]).any() or (len(human) and human.all()))
+    return taken or bool(recording.meta.extra.get("taken_over", False))

@@ -120,6 +120,13 @@ class ValidationRecord:
         Raises:
             BundleError: Names what contradicts what.
         """
+        for name in ("seeds", "succeeded"):
+            if strange := [seed for seed in getattr(self, name) if type(seed) is not int]:
+                raise BundleError(f"`{name}` must be whole numbers, got {strange[0]!r}; the record was altered")
+        try:
+            datetime.fromisoformat(self.date)
+        except (ValueError, TypeError) as error:
+            raise BundleError(f"`date` must be ISO 8601, got {self.date!r}; the record was altered") from error
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise BundleError(f"`seeds` must be distinct and not empty, got {len(self.seeds)} seeds")
         strangers = sorted(set(self.succeeded) - set(self.seeds))

@@ -67,6 +67,11 @@ class KeyboardSource:
         self._pressed_ns: dict[str, int] = {}
         self._last_ns = 0
 
+    @property
+    def gone(self) -> bool:
+        """Whether the terminal's other end was closed, after which no key comes any more."""
+        return self._gone
+
     def open(self) -> None:
         """Take single keys from the terminal, without echo.
 

@@ -3,21 +3,26 @@
 import json
 import os
 import pty
+import signal
 import threading
 import time
 from pathlib import Path
 
 import pytest
+from omegaconf import DictConfig
 from rich.console import Console
 
 pytest.importorskip("onnx", reason="onnx is not installed here; pip install 'robot-rl[train]'")
 
+from robot_rl.bundle import PolicyBundle
 from robot_rl.bundle.accepted import POINTER, read_accepted
-from robot_rl.cli.ab_command import run
+from robot_rl.cli.ab_command import RobotCell, run
 from robot_rl.cli.config import load_config
 from robot_rl.cli.main import main
 from robot_rl.data.store import EpisodeStore
-from robot_rl.evaluation.ab import SHEET
+from robot_rl.errors import TeleopError
+from robot_rl.evaluation.ab import SHEET, Trial
+from robot_rl.evaluation.rollback import promote
 from robot_rl.teleop.keyboard import KeyboardSource
 from tests.cli.hand_bundle import hand_bundle
 
@@ -65,14 +70,14 @@ def test_an_operator_labels_by_keys_and_the_pointer_says_who_drives(bundles, tmp
     drove: list[str] = []
 
     def press() -> None:
-        for key in (b"4", b"x", b"2", b"3"):
+        for key in (b"41", b"x", b"22", b"1", b"231"):  # two presses of one key are one label, and 1 confirms it
             before = len((tmp_path / SHEET).read_text().splitlines()) if (tmp_path / SHEET).exists() else 0
             while (accepted := read_accepted(bundles)) is None:
                 time.sleep(0.01)
             drove.append(f"{accepted.bundle} {accepted.trial}")
             time.sleep(0.1)
             os.write(terminal, key)
-            while key != b"x" and len((tmp_path / SHEET).read_text().splitlines()) <= before:
+            while key not in (b"x", b"22") and len((tmp_path / SHEET).read_text().splitlines()) <= before:
                 time.sleep(0.01)
             time.sleep(0.1)
 
@@ -82,10 +87,55 @@ def test_an_operator_labels_by_keys_and_the_pointer_says_who_drives(bundles, tmp
     operator.join(timeout=5)
     labels = [json.loads(line)["label"] for line in (tmp_path / SHEET).read_text().splitlines()[1:]]
     assert labels == ["void", "success", "failure"]
-    assert [text.split()[1] for text in drove] == ["ab/0000.0", "ab/0000.1", "ab/0000.1", "ab/0001.0"]
-    assert drove[0].split()[0] == drove[1].split()[0] != drove[3].split()[0]
+    assert [text.split()[1] for text in drove] == ["ab/0000.0", "ab/0000.1", "ab/0000.1", "ab/0000.1", "ab/0001.0"]
+    assert drove[0].split()[0] == drove[1].split()[0] != drove[4].split()[0]
     assert not (bundles / POINTER).exists()  # nobody was named before
     os.close(terminal)
+
+
+@pytest.fixture
+def driven(bundles):
+    """The folder with a bundle that was promoted, and who drives there."""
+    old, new = (PolicyBundle.open(bundles / name).id for name in ("one", "two"))
+    yield promote(bundles, new, incumbent=old, successes=47, trials=50, reason="validated")
+    (bundles / POINTER).unlink()
+
+
+def on_the_robot(bundles: Path, out: Path) -> DictConfig:
+    return load_config(arguments(bundles, out, "ab.where=robot", f"ab.folder={bundles}", "ab.plan.trials=2"))
+
+
+@pytest.mark.parametrize("end", ["SIGTERM", "SIGHUP", "terminal"])
+def test_who_drove_before_drives_again_however_a_session_ends(bundles, driven, tmp_path, end):
+    terminal, other = pty.openpty()
+
+    def act() -> None:
+        while not read_accepted(bundles).trial:
+            time.sleep(0.01)
+        time.sleep(0.1)
+        os.close(terminal) if end == "terminal" else os.kill(os.getpid(), signal.Signals[end])
+
+    threading.Thread(target=act, daemon=True).start()
+    with pytest.raises(TeleopError if end == "terminal" else KeyboardInterrupt):
+        run(on_the_robot(bundles, tmp_path), Console(quiet=True), keys=lambda: KeyboardSource(fd=other))
+    assert read_accepted(bundles) == driven
+    if end != "terminal":
+        os.close(terminal)
+
+
+def test_a_session_that_is_killed_loses_nothing_of_who_drove_before(bundles, driven, tmp_path):
+    config, trial = on_the_robot(bundles, tmp_path), Trial(0, 0, "A", 0)
+    terminal, other = pty.openpty()
+    killed = RobotCell(config, Console(quiet=True), KeyboardSource(fd=other))
+    waiting = threading.Thread(target=killed.play, args=(trial, driven.incumbent), daemon=True)
+    waiting.start()
+    while read_accepted(bundles) == driven:
+        time.sleep(0.01)
+    again = RobotCell(config, Console(quiet=True), KeyboardSource(fd=other))
+    again.close()
+    assert read_accepted(bundles) == driven
+    os.write(terminal, b"21")
+    waiting.join(timeout=5)
 
 
 def test_what_cannot_be_compared_is_refused(bundles, tmp_path, capsys):

@@ -101,6 +101,8 @@ def test_a_head_that_keeps_its_limits_is_packaged_with_a_certificate(out: Path, 
     assert OnnxPolicy(bundle).noise_shape == (16, 2)
     assert package(out, tmp_path / "bundle") == 0  # the same bundle again
     assert PolicyBundle.open(tmp_path / "bundle").id == bundle.id
+    assert package(out, tmp_path / "bundle", "distill.limits.distance=0") == 2  # these figures do not keep that limit
+    assert package(out, tmp_path / "bundle", "package.graphs=[sample,encode]") == 2  # nor has it that graph
     check_one_network_call(bundle, out)
 
 

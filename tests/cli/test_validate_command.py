@@ -82,6 +82,14 @@ def test_running_it_again_plays_no_trial_twice(place: Path) -> None:
     assert (place / "still" / "trials.jsonl").read_text() == trials
 
 
+def test_a_replay_of_other_limits_is_not_taken_for_this_one(place: Path) -> None:
+    asked = json.loads((place / "still" / "replay.json").read_text())["asked"]
+    assert asked["velocity"]
+    assert validate(place, "still", "validate.drops.observations.fraction=0.1", "validate.threads=2") == 0
+    now = json.loads((place / "still" / "replay.json").read_text())["asked"]
+    assert now == {**asked, "threads": 2}
+
+
 def test_a_fall_leaves_no_record_and_names_the_reason(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert validate(place, "far", "validate.replay.difference=null", "++task.env.catch_m=0.01", out="fall") == 3
     said = " ".join(capsys.readouterr().out.split())

@@ -176,6 +176,13 @@ def test_stale_observation_stops():
     assert not armed(obs_age_s=UNLIMITED).filter(np.zeros(2), now_ns=S // 4, obs_ns={"q": 0}).stopped
 
 
+def test_an_observation_from_the_future_stops_since_it_would_never_grow_stale():
+    result = armed().filter(np.zeros(2), now_ns=0, obs_ns={"q": 10 * S})
+    assert result.stopped
+    assert result.reasons == ("observation `q` is stamped 10.000 s in the future; use the clock of `now_ns`",)
+    assert not armed().filter(np.zeros(2), now_ns=0, obs_ns={"q": STEP // 2}).stopped  # came while this tick began
+
+
 def test_zero_age_is_a_limit():
     assert armed(obs_age_s=0.0).filter(np.zeros(2), now_ns=1, obs_ns={"q": 0}).stopped
 

@@ -1,3 +1,4 @@
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -98,3 +99,30 @@ def test_a_pointer_to_what_is_not_there_is_refused(folder, ids):
         read_accepted(folder)
     with pytest.raises(BundleError, match=r"a bound in \[0, 1\]"):
         replace(Accepted(bundle="x"), bound=1.5)
+
+
+def test_blind_trials_and_earlier_promotions_are_not_held_against_a_bundle(folder, ids):
+    _, old, new = ids
+    watch = Rollback(folder)
+    for n in range(24):
+        write_accepted(folder, Accepted(bundle=new, trial=f"ab/{n}", reason="blind comparison"))
+        watch.note(new, success=n % 2 == 0)
+    promoted(folder, old, new)
+    assert watch.note(new, success=False) is None
+    assert watch.note(new, success=False) is None
+    promoted(folder, old, new)  # once more, without having been taken back
+    assert [watch.note(new, success=False) for _ in range(3)] == [None] * 3
+    assert "succeeded in 0 of 4 episodes" in watch.note(new, success=False).reason
+
+
+def test_a_bad_bundle_is_taken_back_even_if_its_incumbent_is_gone(tmp_path):
+    old, new = (formula_bundle(tmp_path / name, per_step=step).id for name, step in (("old", 0.01), ("new", 0.02)))
+    promoted(tmp_path, old, new)
+    shutil.rmtree(tmp_path / "old")
+    watch = Rollback(tmp_path)
+    while (back := watch.note(new, success=False)) is None:
+        pass
+    assert (back.bundle, back.refused) == (old, (new,))
+    assert read_accepted(tmp_path) == back
+    with pytest.raises(BundleError, match="holds no bundle"):
+        find_bundle(tmp_path, back.bundle)  # so that nothing drives

@@ -82,8 +82,9 @@ def test_a_rung_says_what_it_found_and_comes_back_from_json():
 
 
 def labelled(*words):
-    known = {"+": "success", "-": "failure", "?": "unknown", "!": "failure"}
-    return [RecordingMeta(outcome=known[w], extra={"safety_stop": True} if w == "!" else {}) for w in words]
+    known = {"+": "success", "-": "failure", "?": "unknown", "!": "failure", "r": "success"}
+    extra = {"!": {"safety_stop": True}, "r": {"taken_over": True}}
+    return [RecordingMeta(outcome=known[w], extra=extra.get(w, {})) for w in words]
 
 
 @pytest.mark.parametrize(
@@ -96,6 +97,8 @@ def labelled(*words):
         ("-+-+++++++", False, "failures: 2 failures; at most 1 allowed"),
         ("++!+++++", False, "safety stops: 1 safety stops; at most 0 allowed"),
         ("+++++---", True, ""),
+        ("r++++", True, ""),
+        ("rrrrr", False, "failures: 2 failures, 2 of them rescued by a person; at most 1 allowed"),
     ],
 )
 def test_supervised_trials_end_at_a_stop_or_at_two_failures(words, ok, reason):

@@ -1,6 +1,8 @@
 """The policy node as a shadow beside another one that drives, and the bundle that is taken back between episodes."""
 
 import json
+import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -107,3 +109,34 @@ def test_a_bundle_that_fails_is_taken_back_before_the_next_episode(ros_graph, tm
     assert min(values) >= -1e-6
     assert max(values) > 0
     assert read_accepted(folder).refused == (new.id,)
+
+
+def test_rescued_successes_are_failures_and_without_the_incumbent_nothing_moves(ros_graph, tmp_path: Path):
+    folder = tmp_path / "bundles"
+    folder.mkdir()
+    old = formula_bundle(folder / "old", per_step=0.01, created="2026-01-01T00:00:00+00:00")
+    new = formula_bundle(folder / "new", per_step=-0.02, created="2026-02-01T00:00:00+00:00")
+    promote(folder, new.id, incumbent=old.id, successes=20, trials=20, reason="validated")
+    shutil.rmtree(folder / "old")
+    arm, drivers = Arm(ros_graph.node), ros_graph.publisher(String, "control_source", LATCHED)
+    with Running([described(folder, rollback_patience=10)]):
+        driving = ros_graph.collect(String, "policy/driving", LATCHED)
+        commands = ros_graph.collect(JointTrajectory, "policy/command", COMMAND)
+        wait_for(lambda: arm._states.get_subscription_count() > 0, "the node's subscription")
+        ros_graph.wait_matched(drivers)
+        for n in (1, 2):
+            drivers.publish(String(data="policy"))
+            arm.start()
+            commands.wait(3, timeout_s=30.0)
+            drivers.publish(String(data="human"))
+            commands.wait(len(commands.messages) + 20, timeout_s=10.0)
+            arm._status.publish(String(data=json.dumps({"state": "success", "index": arm.index, "outcome": "success"})))
+            wait_for(lambda n=n: counted(folder) == n, "the episode's count")
+            commands.clear()
+        wait_for(lambda: read_accepted(folder).bundle == old.id, "the way back")
+        arm.start()
+        wait_for(lambda: json.loads(driving.messages[-1].data)["bundle"] == "", "nobody")
+        time.sleep(0.5)
+        assert not commands.messages
+    rows = [json.loads(line) for line in (folder / OUTCOMES).read_text().splitlines()[1:]]
+    assert [row.get("success") for row in rows] == [False, False, None]

@@ -59,11 +59,21 @@ class BundleSource:
             return True
         return accepted is not None and accepted.bundle != than.id
 
-    def note(self, bundle: PolicyBundle, outcome: str | None) -> str:
-        """Count how an episode ended, and return why the bundle was taken back, if it was; `discard` is not counted."""
+    def note(self, bundle: PolicyBundle, outcome: str | None, *, taken_over: bool) -> str:
+        """Count how an episode ended, and return why the bundle was taken back, if it was; `discard` is not counted.
+
+        Args:
+            bundle: Who drove.
+            outcome: How it ended.
+            taken_over: A person had the arm within it, so that a success was not the bundle's.
+
+        Raises:
+            RobotRLError: The files that it is counted in are damaged.
+            OSError: They cannot be written.
+        """
         if self._rollback is None or outcome not in ("success", "failure", "timeout"):
             return ""
-        back = self._rollback.note(bundle.id, success=outcome == "success")
+        back = self._rollback.note(bundle.id, success=outcome == "success" and not taken_over)
         return "" if back is None else back.reason
 
     def first(self) -> PolicyBundle:

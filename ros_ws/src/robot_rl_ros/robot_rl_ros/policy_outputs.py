@@ -54,6 +54,10 @@ class PolicyOutputs:
             chunk, start_ns = decision.chunk, decision.chunk.start_ns + offset_ns
             self._chunks.publish(chunk_to_msg(start_ns, chunk.step_ns, self._names, chunk.action))
 
+    def nobody_drives(self) -> None:
+        """Say that no bundle acts, so that an episode which nothing may drive is nobody's."""
+        self.begin_episode("", "")
+
     def end_episode(self, bundle_id: str, latency: Callable[[], dict[str, Any]]) -> None:
         """Let a shadow say what the episode showed."""
         if self._watch is not None:
