@@ -18,6 +18,7 @@ from rich.progress import Progress
 from robot_rl.cli.config import build, load_config
 from robot_rl.cli.finetune_flywheel import begin
 from robot_rl.cli.finetune_flywheel_judge import Ring
+from robot_rl.cli.finetune_flywheel_report import outcome
 from robot_rl.cli.finetune_flywheel_stages import ONLINE, Work, train
 from robot_rl.cli.model_card import trained_model
 from robot_rl.data.store import EpisodeStore
@@ -91,5 +92,4 @@ def evaluated(work: Work, name: str, run: Path) -> dict[str, Any]:
         results = ring.play(name, run, range(first, first + count))
     finally:
         ring.close()
-    found = summarise(results, ring.meta(run), wall_s=sum(r.seconds for r in results))
-    return {"success": found.success.to_dict(), "successes": found.successes, "episodes": len(results)}
+    return outcome(summarise(results, ring.meta(run), wall_s=sum(r.seconds for r in results)))

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from benchmarks._online_control import NAME as FILTERED
 from benchmarks._results import DOC_IMAGES
-from robot_rl.evaluation.statistics import Interval, clopper_pearson, student_t
+from benchmarks._success import of_facts, success_interval
+from robot_rl.evaluation.statistics import Interval, student_t
 
 mpl.use("Agg")
 BEGUN = ("base", "base with noise")
@@ -33,7 +34,7 @@ def rows(every: Mapping[str, Runs]) -> list[dict[str, Any]]:
         share = data["successes"] / data["episodes"]
         made.append({"claim": f"{task}: successes among the {data['episodes']} episodes that all begins with",
                      "value": share, "unit": "share", "command": COMMAND})  # fmt: skip
-        before = f"{_pooled(runs, 'base').value:.3f} (base)"
+        before = f"{_success(runs, 'base').value:.3f} (base)"
         names = _policies(runs)
         made += [_success_row(task, name, runs, baseline=None if name == "base" else before) for name in names]
         made += [_difference_row(task, other, runs) for other in ("base", ALONE, FILTERED) if other in names]
@@ -49,13 +50,12 @@ def _having(runs: Runs, name: str) -> dict[int, dict[str, Any]]:
     return {seed: run for seed, run in runs.items() if name in run["evaluation"]}
 
 
-def _pooled(runs: Runs, name: str) -> Interval:
-    found = [run["evaluation"][name] for run in _having(runs, name).values()]
-    return clopper_pearson(sum(f["successes"] for f in found), sum(f["episodes"] for f in found))
+def _success(runs: Runs, name: str) -> Interval:
+    return success_interval(of_facts(run["evaluation"][name] for run in _having(runs, name).values()))
 
 
 def _success_row(task: str, name: str, runs: Runs, *, baseline: str | None) -> dict[str, Any]:
-    there, rate = _having(runs, name), _pooled(runs, name)
+    there, rate = _having(runs, name), _success(runs, name)
     each = [run["evaluation"][name] for run in there.values()]
     told = ", ".join(f"{f['successes']}/{f['episodes']}" for f in each)
     return {"claim": f"{task}, {name} ({told})", "value": rate.value, "unit": "success",
@@ -102,7 +102,7 @@ def plot(every: Mapping[str, Runs], name: str) -> None:
 def _plot_success(axis: Axes, task: str, runs: Runs) -> None:
     names = _policies(runs)
     for place, name in enumerate(names):
-        rate = _pooled(runs, name)
+        rate = _success(runs, name)
         colour = "tab:orange" if name in (ALONE, FILTERED) else "grey" if name in BEGUN else "tab:blue"
         axis.barh(place, rate.value, 0.6, color=colour,
                   xerr=[[rate.value - rate.low], [rate.high - rate.value]], capsize=3)  # fmt: skip

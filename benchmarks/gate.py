@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from benchmarks._results import DOC_IMAGES, write_results
+from benchmarks._success import of_summaries, success_interval
 from benchmarks.residual import QUICK, command
 from robot_rl.cli.config import build, load_config
 from robot_rl.cli.finetune_offline import OfflineStage
@@ -29,7 +30,7 @@ from robot_rl.cli.finetune_offline_policies import members_of
 from robot_rl.cli.model_card import trained_model
 from robot_rl.data.store import EpisodeStore
 from robot_rl.evaluation.rollouts import run_episode
-from robot_rl.evaluation.statistics import clopper_pearson, paired_success
+from robot_rl.evaluation.statistics import paired_success
 from robot_rl.evaluation.summary import EvaluationSummary
 from robot_rl.rl.offline.evidence import validity
 from robot_rl.rl.offline.gate import LOG, read_log
@@ -181,8 +182,7 @@ def rows(out: Path, seeds: Sequence[int]) -> list[dict[str, Any]]:
 
 
 def _row(claim: str, summaries: Sequence[EvaluationSummary], seeds: Sequence[int] | None) -> dict[str, Any]:
-    wins, n = sum(s.successes for s in summaries), sum(len(s.results) for s in summaries)
-    pooled = clopper_pearson(wins, n)
+    pooled = success_interval(of_summaries(summaries))
     each = ", ".join(f"{s.successes}/{len(s.results)}" for s in summaries)
     told = None if seeds is None else f"training seeds {list(seeds)}"
     return {"claim": f"{claim} ({each})", "value": pooled.value, "unit": "success",
@@ -209,7 +209,7 @@ def plot(out: Path, seeds: Sequence[int]) -> None:
         there = seeds if name == "imitation" else played(out, name, seeds)
         runs = [out / f"gated_{s}" / "imitation" if name == "imitation" else out / f"{name}_{s}" for s in there]
         summaries = [EvaluationSummary.read(run / "true" / "summary.json") for run in runs]
-        pooled = clopper_pearson(sum(s.successes for s in summaries), sum(len(s.results) for s in summaries))
+        pooled = success_interval(of_summaries(summaries))
         error = [[pooled.value - pooled.low], [pooled.high - pooled.value]]
         left.bar(place, pooled.value, 0.6, yerr=error, capsize=3, color=COLOURS.get(name, "grey"))
         left.plot([place] * len(runs), [s.success.value for s in summaries], "k.", markersize=4)

@@ -53,6 +53,8 @@ class DenoisingChain(ChunkNetwork):
         inner = model(spec, stats)
         if not isinstance(inner, DenoisingModel):
             raise ConfigError(f"a chain is made of a model that denoises, got {type(inner).__name__}")
+        if inner.guidance != 1.0:
+            raise ConfigError(f"`guidance` of a model that becomes a chain must be 1, got {inner.guidance:g}")
         super().__init__(
             spec, stats, measure=inner.measure, encoder=lambda *_, **__: inner.encoder,
             denoiser=lambda **_: inner.denoiser, n_obs=inner.n_obs, horizon=inner.horizon,

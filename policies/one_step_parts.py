@@ -70,7 +70,7 @@ def check_teacher(inner: DenoisingModel, teacher: DenoisingModel) -> None:
     Raises:
         ConfigError: Names the first thing that differs, with both values.
     """
-    for name in ("n_obs", "horizon", "action_dim", "action_offset", "relative_to", "guidance"):
+    for name in ("n_obs", "horizon", "action_dim", "action_offset", "relative_to", "guidance", "clip", "noise_scale"):
         mine, theirs = getattr(inner, name), getattr(teacher, name)
         if mine != theirs:
             raise ConfigError(f"`{name}` is {mine!r} for the head and {theirs!r} for its teacher; distil it anew")

@@ -71,7 +71,12 @@ def like_the_teacher(config: DictConfig, teacher: Teacher) -> DictConfig:
 
 
 def run(config: DictConfig, console: Console) -> TrainSummary:
-    """Distil `head` from the run `run` into `distill.out`, and compare it with its teacher."""
+    """Distil `head` from the run `run` into `distill.out`, and compare it with its teacher.
+
+    Raises:
+        ConfigError: Teacher and head do not fit, or the folder holds a head of another teacher, recipe or data.
+        KeyboardInterrupt: It was told to stop; the same command goes on.
+    """
     from robot_rl.cli.distill_report import compare, show
 
     if config.run == config.distill.out:
@@ -87,8 +92,6 @@ def run(config: DictConfig, console: Console) -> TrainSummary:
         load_model_weights(head, Path(config.distill.start) / "checkpoints" / "last")
         head.adopt(teacher.model)
         origin = f"the head {config.distill.start}"
-    card.save(config.distill.out)
-    remember(config.distill.out, teacher)
     settings = {name: plain(config.distill[name]) for name in TRAINING}
     recorded = {"policy": card.policy, "data_digest": card.data_digest, "teacher": teacher.id}
     if config.distill.start is not None:
@@ -96,9 +99,14 @@ def run(config: DictConfig, console: Console) -> TrainSummary:
     trainer = Trainer(
         head, train, val, run_dir=config.distill.out, seed=config.seed, config=recorded, best_by="val/loss", **settings
     )
+    trainer.check_folder()  # before anything in it is written over
+    card.save(config.distill.out)
+    remember(config.distill.out, teacher)
     console.print(f"{type(head).__name__} of {teacher.run}, K = {teacher.n_steps}, from {origin}; {len(train)} windows")
     summary = trainer.fit(resume="auto")
+    if summary.status == "interrupted":
+        console.print(f"stopped after {summary.step} of {config.distill.steps} steps")
+        raise KeyboardInterrupt
     console.print(f"distilled {summary.step} steps in {summary.seconds / 60:.1f} min into {config.distill.out}")
-    if summary.status != "interrupted":
-        show(compare(config, teacher, val, console), console)
+    show(compare(config, teacher, val, console), console)
     return summary

@@ -23,12 +23,14 @@ if TYPE_CHECKING:
     from policies.torch_policy import TorchBatchPolicy
 
 
-def identify(base: str | Path) -> str:
+def identify(base: str | Path | None) -> str:
     """Return what tells a base from others: a bundle's id, or a digest of a training run's or a checkpoint's weights.
 
     Raises:
         ConfigError: There is none of these at this path.
     """
+    if base is None:
+        raise ConfigError("`base` must be a bundle, or the folder of `robot-rl train`, got null; give base=<its path>")
     root = Path(base)
     if (root / "manifest.json").is_file():
         return PolicyBundle.open(root).id

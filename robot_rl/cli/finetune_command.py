@@ -13,6 +13,7 @@ from rich.progress import Progress, TaskID
 from robot_rl.cli.config import plain
 from robot_rl.cli.evaluate_command import environment
 from robot_rl.cli.finetune_card import FILE, FinetuneCard, base_policy, finetuned_policy, make_card
+from robot_rl.cli.finetune_checks import at_least
 from robot_rl.cli.finetune_judge import Subject, judge_all, write_outcome
 from robot_rl.cli.finetune_ppo import is_ppo
 from robot_rl.cli.finetune_ppo import run as run_ppo
@@ -130,17 +131,24 @@ def judge(config: DictConfig, card: FinetuneCard, console: Console) -> dict[str,
 
 
 def run(config: DictConfig, console: Console) -> dict[str, EvaluationSummary]:
-    """Fine-tune, evaluate, and write summary.json and report.html; the same command continues a run."""
-    if plain(config.algo).get("stage") == "offline":
+    """Fine-tune, evaluate, and write summary.json and report.html; the same command continues a run.
+
+    Raises:
+        ConfigError: A setting that one of its stages cannot have; before the first one begins.
+    """
+    stage = plain(config.algo).get("stage")
+    at_least(1 if stage is None else 0, evaluate__episodes=config.evaluate.episodes)
+    if stage == "offline":
         from robot_rl.cli import finetune_offline
 
         return finetune_offline.run(config, console)
-    if plain(config.algo).get("stage") == "rounds":
+    if stage == "rounds":
         from robot_rl.cli import finetune_flywheel
 
         return finetune_flywheel.run(config, console)
     if is_ppo(config):
         return run_ppo(config, console)
+    at_least(1, finetune__steps=config.finetune.steps)
     card = prepare(config)
     train(config, card, console)
     if config.finetune.role != "both":

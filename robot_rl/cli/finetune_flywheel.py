@@ -10,16 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig
 from rich.console import Console
 
 from robot_rl.cli import finetune_flywheel_stages as stages
 from robot_rl.cli.config import plain, simulation
+from robot_rl.cli.evaluate_command import environment
 from robot_rl.cli.finetune_base import identify
+from robot_rl.cli.finetune_checks import check_rounds
 from robot_rl.cli.finetune_flywheel_judge import policy_id
-from robot_rl.cli.finetune_flywheel_report import evaluate, write
+from robot_rl.cli.finetune_flywheel_report import evaluate, published_from, write
 from robot_rl.cli.finetune_flywheel_stages import Work
 from robot_rl.cli.finetune_offline import IMITATION
 from robot_rl.cli.model_card import FILE as CARD
@@ -43,10 +44,6 @@ def check(config: DictConfig) -> None:
     """
     algo, f = plain(config.algo), config.finetune
     rounds, judge = algo["rounds"], algo["judge"]
-    if int(rounds["n"]) < 1:
-        raise ConfigError(f"`algo.rounds.n` must be at least 1, got {rounds['n']}")
-    if int(rounds["again"]) < 0:
-        raise ConfigError(f"`algo.rounds.again` must be 0 or more, got {rounds['again']}")
     for key, value, choices in (
         ("rounds.imitate", rounds["imitate"], ("successes", "all", "none")),
         ("judge.without_simulation", judge["without_simulation"], ("keep", "take")),
@@ -64,17 +61,58 @@ def check(config: DictConfig) -> None:
         )
     if rounds["play"] or algo["online"] is not None:
         simulation(config)
-    first, final = int(judge["first_seed"]), _seeds(config.evaluate)
-    before = range(first, first + int(judge["test"]["max_pairs"]))
-    if set(final) & set(before) or (final and final[-1] >= int(f.first_seed)):
+    check_rounds(config)
+    check_scenes(config)
+
+
+def check_scenes(config: DictConfig) -> None:
+    """Raise unless the scenes that judge, that evaluate and that are played are different ones.
+
+    Raises:
+        ConfigError: Names the settings.
+    """
+    f = config.finetune
+    judging, final = scenes(config).values()
+    if overlap := sorted(set(judging) & set(final)):
         raise ConfigError(
-            f"the seeds {final[0]} ... {final[-1]} of `evaluate` must decide and play nothing before: algo.judge has "
-            f"{before[0]} ... {before[-1]}, playing those from finetune.first_seed={f.first_seed} on"
+            f"the scenes of `evaluate` must decide nothing before: seed {overlap[0]} is also one that algo.judge "
+            f"decides by ({_told(judging)}); give evaluate.first_seed or algo.judge.first_seed others"
         )
+    for key, seeds in scenes(config).items():
+        if seeds and seeds[-1] >= int(f.first_seed):
+            raise ConfigError(
+                f"the scenes of `{key}`, {_told(seeds)}, must not be played to learn from: playing takes all seeds "
+                f"from finetune.first_seed={f.first_seed} on; lower {key}.first_seed"
+            )
 
 
-def _seeds(node: Any) -> range:
-    return range(int(node.first_seed), int(node.first_seed) + int(node.episodes))
+def scenes(config: DictConfig) -> dict[str, range]:
+    """Return the seeds that judge and that evaluate, by the node that names them."""
+    judge, final = config.algo.judge, config.evaluate
+    first, last = int(judge.first_seed), int(final.first_seed)
+    return {
+        "algo.judge": range(first, first + int(judge.test.max_pairs)),
+        "evaluate": range(last, last + int(final.episodes)),
+    }
+
+
+def _told(seeds: range) -> str:
+    return f"{seeds[0]} ... {seeds[-1]}"
+
+
+def check_data(config: DictConfig, store: EpisodeStore) -> None:
+    """Raise if a scene that judges or evaluates is among those that the data were recorded in.
+
+    Raises:
+        ConfigError: Names the node and a seed.
+    """
+    recorded = {entry.seed for entry in store.entries()}
+    for key, seeds in scenes(config).items():
+        if overlap := sorted(set(seeds) & recorded):
+            raise ConfigError(
+                f"the scenes of `{key}`, {_told(seeds)}, must not be in the data: {store.url} was recorded in "
+                f"{len(overlap)} of them, the first of seed {overlap[0]}; give {key}.first_seed other seeds"
+            )
 
 
 def begin(config: DictConfig, console: Console) -> Work:
@@ -86,11 +124,20 @@ def begin(config: DictConfig, console: Console) -> Work:
     """
     algo, out = plain(config.algo), Path(config.finetune.out)
     free = {**algo, "rounds": {k: v for k, v in algo["rounds"].items() if k not in ("episodes", "lanes")}}
-    constants = {"algo": free, "base": identify(config.base), "seed": int(config.seed), "store": str(config.store)}
+    f, simulated = config.finetune, config.task.env is not None
+    constants = {
+        "algo": free, "base": identify(config.base), "seed": int(config.seed), "store": str(config.store),
+        "task": config.task.name, "env": environment(config, f.latency)[0] if simulated else None,
+        "max_steps": f.max_steps, "first_seed": int(f.first_seed), "demonstrations": f.demonstrations,
+    }  # fmt: skip
+    there = EpisodeStore.exists(out / STORE)
+    if not there:
+        check_data(config, EpisodeStore.open(config.store))
     state = RunState(out, constants)
-    if state.done:
-        return Work(config, EpisodeStore.open(out / STORE), state, console)
-    store = begin_store(EpisodeStore.open(config.store), out / STORE, config.finetune.demonstrations)
+    store = (
+        EpisodeStore.open(out / STORE) if there
+        else begin_store(EpisodeStore.open(config.store), out / STORE, f.demonstrations)
+    )  # fmt: skip
     return Work(config, store, state, console)
 
 
@@ -114,7 +161,7 @@ def publish(work: Work) -> None:
     if not work.state.done or ((work.out / CARD).is_file() and policy_id(work.out) == policy_id(work.standing)):
         return
     card, model = trained_model(work.standing)
-    state = {"step": len(work.state.done), "config": {"from": work.state.done[-1].policy}}
+    state = {"step": len(work.state.done), "config": {"from": published_from(work)}}
     CheckpointFolder(work.out / CHECKPOINTS).save(CheckpointTensors(model, model, {}), state, best=False)
     card.save(work.out)
 
@@ -130,7 +177,7 @@ def go_on(work: Work) -> bool:
         if done is None:
             return False
         work.state.record(done)
-        work.console.print(f"{name}: {done.why}; {'accepted, ' if done.accepted else ''}{done.policy} stands")
+        work.console.print(f"{name}: {done.why}; {published_from(work)} stands")
         publish(work)
     return True
 

@@ -50,7 +50,9 @@ class Ring:
 
     def meta(self, run: str | Path) -> EvaluationMeta:
         """Return what is evaluated when a run plays."""
-        return EvaluationMeta(task=self._config.task.name, policy_id=policy_id(run), env=self._env)
+        limit = self._config.finetune.max_steps
+        env = self._env if limit is None else {**self._env, "max_steps_played": int(limit)}
+        return EvaluationMeta(task=self._config.task.name, policy_id=policy_id(run), env=env)
 
     def play(self, name: str, run: str | Path, seeds: Sequence[int]) -> list[EpisodeResult]:
         """Return one result a seed.

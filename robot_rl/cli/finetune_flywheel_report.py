@@ -36,6 +36,12 @@ def subjects(work: Work) -> dict[str, Path]:
     return {name: folder for name, folder in found.items() if (folder / CARD).is_file()}
 
 
+def published_from(work: Work) -> str:
+    """Return the stage that the policy that stands is of, `base` where nothing was accepted."""
+    taken = [stage.name for stage in work.state.done if stage.accepted]
+    return taken[-1] if taken else "base"
+
+
 def evaluate(work: Work) -> dict[str, EvaluationSummary]:
     """Return the success of all policies on the evaluation seeds; none without a simulation or without episodes."""
     first, count = int(work.config.evaluate.first_seed), int(work.config.evaluate.episodes)
@@ -51,6 +57,13 @@ def evaluate(work: Work) -> dict[str, EvaluationSummary]:
     finally:
         ring.close()
     return summaries
+
+
+def outcome(found: EvaluationSummary) -> dict[str, Any]:
+    """Return what a run's summary says of a policy: success, and the seeds that failed of the consecutive ones."""
+    failed = [result.seed for result in found.results if not result.success]
+    return {"success": found.success.to_dict(), "successes": found.successes, "episodes": len(found.results),
+            "first_seed": found.results[0].seed, "failed": failed}  # fmt: skip
 
 
 def rounds(work: Work) -> list[dict[str, Any]]:
@@ -77,14 +90,10 @@ def _with_interval(made: Mapping[str, int]) -> dict[str, Any]:
 def write(work: Work, summaries: Mapping[str, EvaluationSummary], *, finished: bool) -> Path:
     """Write summary.json and report.html and return the report's path."""
     stages = [{**asdict(s), "facts": {k: v for k, v in s.facts.items() if k != "ids"}} for s in work.state.done]
-    evaluated = {
-        name: {"success": s.success.to_dict(), "successes": s.successes, "episodes": len(s.results)}
-        for name, s in summaries.items()
-    }
+    evaluated = {name: outcome(s) for name, s in summaries.items()}
     write_json(work.out / "summary.json", {
         "finished": finished, "base": identify(work.config.base), "rounds": rounds(work), "stages": stages,
-        "published": {"from": work.state.done[-1].policy if work.state.done else None,
-                      "id": identify(work.standing)},
+        "published": {"from": published_from(work), "id": identify(work.standing)},
         "evaluation": evaluated,
     })  # fmt: skip
     subtitle = summaries[PUBLISHED].headline() if summaries else "not evaluated"
@@ -102,7 +111,7 @@ def _sections(work: Work, summaries: Mapping[str, EvaluationSummary]) -> list[Se
         for n in range(len(rounds(work)))
     ]
     done = [(s.name, s.accepted, s.why, s.policy) for s in work.state.done]
-    stages = Table(("stage", "accepted", "why", "policy that stands"), done)
+    stages = Table(("stage", "accepted", "why", "gone on with"), done)
     return [
         Section("Success", _success(summaries)),
         Section("Rounds", [Table(_COLUMNS, [_round_row(n, row) for n, row in enumerate(rounds(work))])]),

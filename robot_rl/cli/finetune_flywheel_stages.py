@@ -66,10 +66,19 @@ class Work:
         return Path(self.config.finetune.out)
 
     @property
-    def standing(self) -> Path:
-        """The policy that stands."""
+    def current(self) -> Path:
+        """The policy that is gone on with: it plays, and later stages start from its weights."""
         found = self.state.policy()
         return Path(self.config.base) if found is None else found
+
+    @property
+    def standing(self) -> Path:
+        """The policy that stands: the last one that a gate or a test accepted, and the base before there is one.
+
+        Sampling with noise, to explore, costs a base success, so that the current policy may be the worse one.
+        """
+        taken = [stage for stage in self.state.done if stage.accepted]
+        return self.state.folder / taken[-1].policy if taken else Path(self.config.base)
 
     @property
     def playable(self) -> bool:
@@ -77,24 +86,24 @@ class Work:
         return self.config.task.env is not None and not self.config.finetune.hardware
 
     def stage_config(self, folder: Path, *, algo: Mapping[str, Any] | None = None, **finetune: Any) -> DictConfig:
-        """Return the configuration of a command that works on the policy that stands, with the run's data."""
+        """Return the configuration of a command that works on the current policy, with the run's data."""
         values = plain(self.config)
         if algo is not None:
             values["algo"] = dict(algo)
-        values["base"] = values["run"] = str(self.standing)
+        values["base"] = values["run"] = str(self.current)
         values["store"] = self.store.url
         values["finetune"] |= {"out": str(folder), "demonstrations": None, **finetune}
         values["distill"] |= {"out": str(folder), "episodes": 0}
         return cast(DictConfig, OmegaConf.create(values))
 
     def kept(self, name: str, why: str, **facts: Any) -> StageDone:
-        """Return a stage that leaves the policy that stands."""
+        """Return a stage that leaves the current policy."""
         policy = self.state.done[-1].policy if self.state.done else str(Path(self.config.base).resolve())
         return StageDone(name=name, policy=policy, accepted=False, why=why, facts=facts)
 
 
 def offline(work: Work, number: int) -> StageDone:
-    """Improve the policy that stands on all data so far; its gate decides."""
+    """Improve the current policy on all data so far; its gate decides."""
     name = f"round_{number}/{OFFLINE}"
     stage = OfflineStage(work.stage_config(work.out / name, algo=work.algo["offline"]), work.console)
     with numeric_threads(int(work.config.finetune.threads)):
@@ -113,10 +122,12 @@ def offline(work: Work, number: int) -> StageDone:
 
 
 def play(work: Work, number: int) -> StageDone:
-    """Play the policy that stands, with its noise, into the run's store."""
+    """Play the current policy, with its noise, into the run's store."""
     rounds, f = work.algo["rounds"], work.config.finetune
     seeds = round_seeds(int(f.first_seed), number, int(rounds["episodes"]))
-    card, model = trained_model(work.standing)
+    card, model = trained_model(work.current)
+    before = work.state.find(f"round_{number}/{OFFLINE}")
+    assert before is not None
     make_env = environment(work.config, f.latency)[1]
     with InterruptFlag() as interrupt, bar(work.console) as progress, numeric_threads(int(f.threads)):
         task = progress.add_task(f"round {number}: playing", total=len(seeds))
@@ -138,8 +149,8 @@ def play(work: Work, number: int) -> StageDone:
 
         try:
             attempts = play_round(
-                player, work.store, seeds, f"rl100-round-{number}", again=int(rounds["again"]),
-                stop=lambda: interrupt.raised, on_attempt=begun, on_done=shown,
+                player, work.store, seeds, f"rl100-round-{number}", before=set(before.facts["ids"]),
+                again=int(rounds["again"]), stop=lambda: interrupt.raised, on_attempt=begun, on_done=shown,
             )  # fmt: skip
         finally:
             for env in envs:
@@ -158,7 +169,7 @@ def collected(work: Work, number: int) -> StageDone | None:
     if len(new) >= wanted:
         return _collected(work, number, Attempts(tuple(new), ()))
     work.console.print(
-        f"round {number}: play {wanted} episodes of {work.standing} (`robot-rl package run={work.standing}`), label "
+        f"round {number}: play {wanted} episodes of {work.current} (`robot-rl package run={work.current}`), label "
         f"successes and failures, and append them to {work.store.url}, where {len(new)} new ones are so far: record "
         f"into it, or `robot-rl mend merge store={work.store.url} mend.other=<store> mend.apply=true`. Then run this "
         "command again; a lower algo.rounds.episodes goes on with fewer"
@@ -175,7 +186,7 @@ def _collected(work: Work, number: int, attempts: Attempts) -> StageDone:
 
 
 def imitation(work: Work, number: int) -> StageDone:
-    """Train the policy that stands by imitation on all data so far, and take it if it is shown to be not worse."""
+    """Train the current policy by imitation on all data so far, and take it if it is shown to be not worse."""
     name, how = f"round_{number}/{IMITATION}", work.algo["rounds"]["imitate"]
     if how == "none":
         return work.kept(name, "left out: algo.rounds.imitate=none", updates=0)
@@ -184,7 +195,7 @@ def imitation(work: Work, number: int) -> StageDone:
     steps = int(work.algo["rounds"]["imitation"]["steps"])
     facts = {"updates": steps, "episodes": len(_imitated(work))}
     try:
-        train(work, work.out / name, work.standing, steps)
+        train(work, work.out / name, work.current, steps)
     except TrainingError as error:
         return work.kept(name, str(error), **facts)
     return judged(work, name, facts)
@@ -217,10 +228,12 @@ def train(work: Work, folder: Path, start: Path, steps: int) -> None:
     data, held_out = datasets(config, work.store, ids)
     settings = {key: value for key, value in plain(config.train).items() if key not in OF_THE_DATA}
     settings |= {**work.algo["rounds"]["imitation"], "steps": steps}
-    replace(card, data_digest=work.store.digest()).save(folder)
-    summary = Trainer(
+    trainer = Trainer(
         chain.model, data, held_out, run_dir=folder, seed=int(config.seed), config={"policy": card.policy}, **settings
-    ).fit(resume="auto")
+    )
+    trainer.check_folder()
+    replace(card, data_digest=work.store.digest()).save(folder)
+    summary = trainer.fit(resume="auto")
     if summary.status == "interrupted":
         raise KeyboardInterrupt
 
@@ -235,7 +248,7 @@ def control(work: Work) -> StageDone:
 
 
 def online(work: Work) -> StageDone:
-    """Fine-tune the policy that stands by playing, and take the result if it is shown to be not worse."""
+    """Fine-tune the current policy by playing, and take the result if it is shown to be not worse."""
     from robot_rl.cli import finetune_ppo
 
     first = int(work.config.finetune.first_seed) + int(work.algo["rounds"]["n"]) * SEEDS_OF_A_ROUND
@@ -253,6 +266,7 @@ def head(work: Work) -> StageDone:
     from robot_rl.cli import distill_command
 
     config, followed = work.stage_config(work.out / HEAD), work.standing / finetune_head.HEAD
+    config.base = config.run = str(work.standing)
     if is_head(followed):
         config.distill.start = str(followed)
     summary = distill_command.run(config, work.console)

@@ -40,6 +40,7 @@ def make_companion(config: DictConfig, chain: DenoisingChain) -> Companion | Non
     moves = bool(config.algo.ppo.train_encoder)
 
     def error(obs: Mapping[str, Tensor], noise: Tensor) -> Tensor:
+        head.move_target()
         if moves:
             head.adopt(chain)
         return distil_loss(head, chain, obs, noise)

@@ -19,6 +19,7 @@ from robot_rl.cli.chain_card import chain_card
 from robot_rl.cli.config import build, plain
 from robot_rl.cli.finetune_base import identify
 from robot_rl.cli.finetune_card import demonstrations
+from robot_rl.cli.finetune_checks import check_offline
 from robot_rl.cli.finetune_offline_policies import deliver, members_of, started_from
 from robot_rl.cli.finetune_offline_report import judge, write_summary
 from robot_rl.cli.model_card import FILE as CARD
@@ -95,7 +96,15 @@ class OfflineStage:
     @property
     def constants(self) -> dict[str, Any]:
         """What a run that goes on must have been begun with."""
-        return {"base": self.base_id, "data": self.card.data_digest}
+        return {**self.fitted_on, "evaluation": self.algo["evaluation"]}
+
+    @property
+    def fitted_on(self) -> dict[str, Any]:
+        """What critics, dynamics and imitators belong to: features of a base, and rewards of a store."""
+        return {
+            "base": self.base_id, "data": self.card.data_digest, "reward": self.algo["reward"],
+            "gamma": float(self.algo["gamma"]), "demonstrations": self.config.finetune.demonstrations,
+        }  # fmt: skip
 
     def run(self) -> list[GateDecision]:
         """Fit, improve and deliver; return the decisions of the policy that was delivered."""
@@ -106,6 +115,7 @@ class OfflineStage:
                 settings: BehaviourSettings = build(self.algo["behaviour"])
                 fit_behaviour(
                     members, learned.data, settings, seed=self.seed, folder=self.out / "behaviour",
+                    belongs_to=self.fitted_on,
                     on_step=lambda n, values: show(n, f"imitating, loss {values['behaviour/loss']:.2f}"),
                 )  # fmt: skip
         self.card.save(self.out)
@@ -132,19 +142,21 @@ class OfflineStage:
             stride=self.algo["stride"],
         )  # fmt: skip
         settings: IqlSettings = build(self.algo["critic"])
+        check_bounds(data, settings.bounds)
         critics = []
         for number, (name, side) in enumerate(zip(("actor", "gate"), halves(data, self.seed), strict=True)):
             with self._progress(f"critic of the {name}", settings.steps) as show:
                 critics.append(
                     fit_critic(
                         data.of_episodes(side), settings, seed=self.seed + 1 + number,
-                        folder=self.out / f"critic_{name}", on_step=lambda n, _, show=show: show(n, None),
+                        folder=self.out / f"critic_{name}", belongs_to=self.fitted_on,
+                        on_step=lambda n, _, show=show: show(n, None),
                     )
                 )  # fmt: skip
         model: DynamicsSettings = build(self.algo["dynamics"])
         with self._progress("dynamics", model.epochs) as show:
             dynamics = fit_dynamics(
-                data, model, seed=self.seed, folder=self.out / "dynamics",
+                data, model, seed=self.seed, folder=self.out / "dynamics", belongs_to=self.fitted_on,
                 on_epoch=lambda n, error: show(n, f"dynamics, held-out error {error:.3f}"),
             )  # fmt: skip
         return Learned(data, critics[0], critics[1], dynamics)
@@ -199,6 +211,22 @@ class OfflineStage:
             yield show
 
 
+def check_bounds(data: OfflineData, bounds: tuple[float, float] | None) -> None:
+    """Raise where a stored reward lies beyond what the critic's targets are clipped to: it would learn nothing of it.
+
+    Raises:
+        ConfigError: Names the bounds and what came.
+    """
+    if bounds is None:
+        return
+    low, high = float(data.reward.min()), float(data.reward.max())
+    if low < bounds[0] or high > bounds[1]:
+        raise ConfigError(
+            f"`algo.critic.bounds` must hold every value there can be, got {list(bounds)}, and chunks of the store "
+            f"earn {low:g} to {high:g}; set them wider or null, or algo.reward=success"
+        )
+
+
 def _tell(gate: Gate) -> str:
     accepted = sum(d.accepted for d in gate.decisions)
     return f"{accepted} candidates accepted and {len(gate.decisions) - accepted} rejected in this call"
@@ -213,6 +241,7 @@ def _ended(episodes: Any, reward: str) -> Iterator[Episode]:
 
 def run(config: DictConfig, console: Console) -> dict[str, EvaluationSummary]:
     """Improve, evaluate where the task has a simulation, and write summary.json and report.html."""
+    check_offline(config)
     stage = OfflineStage(config, console)
     with numeric_threads(int(config.finetune.threads)):
         stage.run()

@@ -20,6 +20,7 @@ from robot_rl.cli.config import build, plain
 from robot_rl.cli.evaluate_command import environment
 from robot_rl.cli.finetune_base import identify
 from robot_rl.cli.finetune_card import demonstrations
+from robot_rl.cli.finetune_checks import check_online
 from robot_rl.cli.finetune_head import HEAD, leave_head, make_companion
 from robot_rl.cli.finetune_judge import Subject, judge_all, write_outcome
 from robot_rl.cli.finetune_report import sections
@@ -151,7 +152,8 @@ def train(config: DictConfig, console: Console) -> None:
         def watch(run: OnlineRun, played: Played | None) -> None:
             recent.extend([] if played is None else [played.success])
             share = 100 * sum(recent[-20:]) / max(1, len(recent[-20:]))
-            progress.update(task, completed=run.played, description=f"fine-tuning, last episodes {share:.0f} %")
+            done = min(run.played, int(config.finetune.steps))  # the last iteration is played to its end
+            progress.update(task, completed=done, description=f"fine-tuning, last episodes {share:.0f} %")
 
         envs = make_envs(config)
         try:
@@ -168,6 +170,11 @@ def train(config: DictConfig, console: Console) -> None:
             raise KeyboardInterrupt
         if head is not None:
             console.print(f"its one-step head: {head}")
+        if recent and not any(recent):
+            console.print(
+                f"[yellow]none of the {len(recent)} episodes succeeded, so that nothing was learned[/yellow]: this "
+                "needs a base that succeeds now and then with its noise; train it on more, or make the task easier"
+            )
 
 
 def judge(config: DictConfig, console: Console) -> dict[str, EvaluationSummary]:
@@ -196,6 +203,7 @@ def run(config: DictConfig, console: Console) -> dict[str, EvaluationSummary]:
             f"algo={config.algo.name} learns only from what its present weights played, so one process does both by "
             f"turns; leave finetune.role=both, got {config.finetune.role!r}"
         )
+    check_online(config)
     train(config, console)
     summaries = judge(config, console)
     out = Path(config.finetune.out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -12,11 +13,12 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from robot_rl.bundle import PolicyBundle
+from robot_rl.bundle.directory import CONFIG
 from robot_rl.cli.config import plain
 from robot_rl.cli.distill_certificate import package_head, teacher_of_head
 from robot_rl.cli.distill_teacher import is_head
 from robot_rl.cli.lerobot_model import is_lerobot, lerobot_model
-from robot_rl.cli.model_card import trained_model
+from robot_rl.cli.model_card import ModelCard, trained_model
 from robot_rl.cli.residual_package import is_finetuned, package_finetuned
 from robot_rl.errors import BundleError
 
@@ -53,7 +55,7 @@ def _export(config: DictConfig, run: str, path: str, *, parent: str = "") -> Pol
     theirs = is_lerobot(run)
     card, model = lerobot_model(run, config.lerobot) if theirs else trained_model(run)
     graphs = plain(config.package.graphs) or parts_of(model)
-    return _same_bundle(path, model, graphs) or export_bundle(
+    return _same_bundle(path, card, model, graphs) or export_bundle(
         model,
         path,
         spec=card.spec,
@@ -66,8 +68,10 @@ def _export(config: DictConfig, run: str, path: str, *, parent: str = "") -> Pol
     )
 
 
-def _same_bundle(path: str, model: ChunkNetwork, graphs: Sequence[str]) -> PolicyBundle | None:
-    """Return the bundle that is at `path` already if it holds these very weights; the command was run before.
+def _same_bundle(path: str, card: ModelCard, model: ChunkNetwork, graphs: Sequence[str]) -> PolicyBundle | None:
+    """Return the bundle that is at `path` already if it holds this very policy; the command was run before.
+
+    Weights alone do not tell: a gate that refused everything leaves those of the base, sampled otherwise.
 
     Raises:
         BundleError: It lacks a graph that is asked for.
@@ -76,6 +80,9 @@ def _same_bundle(path: str, model: ChunkNetwork, graphs: Sequence[str]) -> Polic
         return None
     bundle = PolicyBundle.open(path)
     weights, state = bundle.weights(), model.state_dict()
+    recipe = json.loads(bundle.content(CONFIG))["policy"], bundle.manifest.n_execute, bundle.manifest.robot
+    if recipe != (json.loads(json.dumps(dict(card.policy))), card.n_execute, card.spec):
+        return None
     same = set(weights) == set(state) and all(np.array_equal(weights[name], state[name].numpy()) for name in state)
     if same and (missing := sorted(set(graphs) - set(bundle.manifest.graphs))):
         raise BundleError(

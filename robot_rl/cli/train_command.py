@@ -82,7 +82,11 @@ def _recorded(config: DictConfig, card: ModelCard, store: EpisodeStore, n_imitat
 
 
 def run(config: DictConfig, console: Console) -> TrainSummary:
-    """Train `policy` on `store` into `run`."""
+    """Train `policy` on `store` into `run`.
+
+    Raises:
+        KeyboardInterrupt: It was told to stop; the same command goes on.
+    """
     store = EpisodeStore.open(config.store)
     ids = imitated(config, store)
     train, val = datasets(config, store, ids)
@@ -97,14 +101,18 @@ def run(config: DictConfig, console: Console) -> TrainSummary:
     import torch
 
     torch.manual_seed(config.seed)
-    card.save(config.run)
     settings = {key: value for key, value in plain(config.train).items() if key not in OF_THE_DATA}
     recorded = _recorded(config, card, store, len(ids))
     trainer = Trainer(card.build_model(), train, val, run_dir=config.run, seed=config.seed, config=recorded, **settings)
+    trainer.check_folder()
+    card.save(config.run)
     console.print(f"{len(train)} training and {len(val)} validation windows from {len(ids)} episodes")
     if len(ids) < len(store):
         labels = " or ".join(plain(config.train.leave_out))
         console.print(f"{len(store) - len(ids)} labelled {labels} are left out (train.leave_out=[] imitates them too)")
     summary = trainer.fit(resume="auto")
+    if summary.status == "interrupted":
+        console.print(f"stopped after {summary.step} of {config.train.steps} steps")
+        raise KeyboardInterrupt  # nothing may go on with a policy that is half trained
     console.print(f"trained {summary.step} steps in {summary.seconds / 60:.1f} min; the run is in {config.run}")
     return summary

@@ -17,6 +17,7 @@ import torch
 
 from robot_rl.data.windows import WindowDataset, WindowSpec
 from robot_rl.errors import ConfigError
+from robot_rl.imitation.checkpoint import CheckpointFolder, check_same_config, read_state
 from robot_rl.imitation.learner import LearnerSettings, Precision
 from robot_rl.imitation.metrics import actions_digest
 from robot_rl.imitation.run import Resume, TrainRun
@@ -127,6 +128,17 @@ class Trainer:
         """
         with surroundings(self.threads, self.seed) as interrupt, contextlib.closing(TrainRun(self, resume)) as run:
             return run.summarise(run.loop(interrupt))
+
+    def check_folder(self) -> None:
+        """Raise where the run folder holds another run, as `fit` would; before anything beside it is written over.
+
+        Raises:
+            ConfigError: Its last checkpoint was trained with other settings; the message names them.
+            CheckpointError: The checkpoint is incomplete or altered.
+        """
+        last = CheckpointFolder(Path(self.run_dir) / "checkpoints").find("last")
+        if last is not None:
+            check_same_config(read_state(last)["config"], self.constants(), where=last)
 
     def constants(self) -> dict[str, Any]:
         """Return, as plain JSON, everything that must not change when a run is resumed."""

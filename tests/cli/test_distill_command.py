@@ -77,6 +77,17 @@ def test_distilling_again_trains_and_plays_nothing_new(out: Path, capsys: pytest
     assert {path: path.read_bytes() for path in (out / "distill_episodes").iterdir()} == episodes
 
 
+def test_a_head_of_another_teacher_is_refused_and_the_first_one_is_left_as_it_is(out: Path, tmp_path: Path) -> None:
+    head, other = tmp_path / "head", tmp_path / "train"
+    shutil.copytree(out / "head", head, symlinks=True)
+    small = ["train.batch_size=8", "train.threads=1", "train.warmup_steps=1", "train.precision=fp32"]
+    made = ["train", f"out={out}", f"run={other}", *SMALL, "policy=flow", "policy.n_steps=4", *small]
+    assert main([*made, "train.steps=2"]) == 0
+    before = {name: (head / name).read_text() for name in ("distillation.json", "model.json")}
+    assert main(["distill", f"out={out}", f"run={other}", f"distill.out={head}", *TINY]) == 2
+    assert {name: (head / name).read_text() for name in before} == before
+
+
 def package(out: Path, bundle: Path, *more: str) -> int:
     return main(["package", f"out={out}", f"run={out}/head", f"bundle={bundle}", *TINY, *LAX, *more])
 

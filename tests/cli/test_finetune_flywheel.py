@@ -49,7 +49,11 @@ def attempts(folder: Path, spec: RobotSpec, outcomes: list[str]) -> None:
             name: Stream(stamps, rng.random((n, *array.shape)).astype(np.float32)) for name, array in spec.obs.items()
         }
         streams["action"] = Stream(stamps, rng.random((n, *spec.action.shape)).astype(np.float32))
-        store.append(Recording(streams, RecordingMeta(task="lift", source="human", outcome=outcome, on_grid=True)))
+        store.append(
+            Recording(
+                streams, RecordingMeta(task="lift", source="human", outcome=outcome, on_grid=True, seed=70 + len(store))
+            )
+        )
 
 
 @pytest.fixture(scope="module")
@@ -131,15 +135,18 @@ def test_retraining_moves_the_weights_and_leaves_the_normaliser_and_the_sampler(
     assert not any(name.startswith("normalizer.") for name in moved)
 
 
-def test_what_could_not_be_shown_is_not_published(whole: Path) -> None:
-    """Two pairs show nothing, so neither retraining nor online fine-tuning may be taken."""
+def test_what_could_not_be_shown_is_not_published(whole: Path, begun: Path) -> None:
+    """Two pairs show nothing, so neither retraining nor online fine-tuning may be taken, and the base stands."""
     done = {stage["name"]: stage for stage in states(whole)}
     for name in ("round_0/imitation", "round_1/imitation", "online"):
         assert not done[name]["accepted"]
         assert done[name]["facts"]["judge"]["verdict"] == "undecided"
     assert done["head"]["policy"] == "round_1/offline"
-    assert torch.equal(chunks(whole), chunks(whole / "round_1" / "offline"))
+    assert json.loads((whole / "summary.json").read_text())["published"]["from"] == "base"
+    assert torch.equal(chunks(whole), chunks(begun / "train"))
     assert not torch.equal(chunks(whole), chunks(whole / "online"))
+    teacher = json.loads((whole / "head" / "distillation.json").read_text())
+    assert str(begun / "train") in json.dumps([teacher, done["head"]["facts"]])
 
 
 def test_the_control_made_as_many_updates_as_the_rounds(whole: Path) -> None:
@@ -218,14 +225,49 @@ def test_contradictions_are_refused_with_words(begun: Path, tmp_path: Path, caps
     assert ModelCard.load(frozen).policy["n_tuned"] == 1
     for wrong, told in (
         ("algo.rounds.n=0", "`algo.rounds.n` must be at least 1"),
-        ("algo.rounds.again=-1", "`algo.rounds.again` must be 0 or more"),
+        ("algo.rounds.again=-1", "`algo.rounds.again` must be at least 0"),
         ("algo.rounds.imitate=failures", "`algo.rounds.imitate` must be one of"),
         ("algo.offline.n_tuned=1", "`algo.offline.n_tuned` must be one of (None,) in rounds"),
-        ("algo.judge.first_seed=100000", "must decide and play nothing before"),
-        ("finetune.first_seed=100000", "must decide and play nothing before"),
+        ("algo.judge.first_seed=100000", "the scenes of `evaluate` must decide nothing before: seed 100000"),
+        ("finetune.first_seed=100000", "`algo.judge`, 500000 ... 500001, must not be played to learn from"),
+        ("algo.judge.first_seed=999999", "`algo.judge`, 999999 ... 1000000, must not be played to learn from"),
+        ("algo.judge.first_seed=70", "must not be in the data"),
+        ("algo.judge.block=0", "`algo.judge.block` must be at least 1"),
+        ("algo.judge.test.margin=-1", "`margin`"),
+        ("algo.rounds.episodes=0", "`algo.rounds.episodes` must be in 1"),
+        ("algo.offline.evaluation.horizon=0", "`algo.offline.evaluation.horizon` must be at least 1"),
+        ("algo.offline.improve.gate_every=0", "`gate_every`"),
+        ("algo.online.ppo.epochs=0", "`epochs` must be at least 1"),
+        ("algo.online.lanes=0", "`algo.online.lanes` must be at least 1"),
+        ("algo.online.chain.n_tuned=9", "`n_tuned` must be in 1 ... 2"),
+        ("finetune.steps=0", "`finetune.steps` must be at least 1"),
+        ("evaluate.episodes=-1", "`evaluate.episodes` must be at least 0"),
+        ("base=null", "`base` must be"),
         ("finetune.hardware=true", "nothing here moves the arm"),
         ("finetune.role=actor", "leave finetune.role=both"),
         (f"base={frozen}", "only the last 1 steps were tuned already"),
     ):
         assert main(command(begun, f"finetune.out={tmp_path / 'no'}", wrong)) == 2
         assert told in " ".join(capsys.readouterr().out.split()), wrong
+        assert not (tmp_path / "no").exists(), "nothing was begun, so that the right value can be given"
+    lcm = command(begun, f"finetune.out={tmp_path / 'no'}", "algo.head=true", "head=lcm")
+    assert main(lcm) == 2
+    assert not (tmp_path / "no").exists()
+
+
+@pytest.mark.parametrize("other", ["+task.env.max_steps=9", "finetune.max_steps=5", "finetune.first_seed=1200000"])
+def test_a_begun_run_does_not_go_on_in_another_world(whole: Path, begun: Path, capsys, other: str) -> None:
+    given = [item for item in command(begun, *ONLINE, *DISTIL) if item.partition("=")[0] != other.partition("=")[0]]
+    before = (whole / "summary.json").read_text()
+    assert main([*given, other]) == 2
+    assert other.partition("=")[0].rpartition(".")[2] in capsys.readouterr().out
+    assert (whole / "summary.json").read_text() == before
+
+
+def test_the_base_sampled_otherwise_is_another_bundle(whole: Path, begun: Path, tmp_path: Path, capsys) -> None:
+    """A gate that refused everything leaves the weights of the base, and another policy."""
+    bundle = f"bundle={tmp_path / 'bundle'}"
+    assert main(["package", f"out={begun}", f"run={begun}/train", bundle]) == 0
+    assert main(["package", f"out={begun}", f"run={begun}/train", bundle]) == 0
+    assert main(["package", f"out={begun}", f"run={whole}/round_0/offline/imitation", bundle]) == 2
+    assert "a bundle is immutable" in " ".join(capsys.readouterr().out.split())

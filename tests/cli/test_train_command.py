@@ -1,6 +1,10 @@
 """`robot-rl train`: which episodes are imitated."""
 
 import json
+import os
+import signal
+import threading
+import time
 from io import StringIO
 from pathlib import Path
 
@@ -10,6 +14,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from robot_rl.cli.config import load_config
+from robot_rl.cli.main import main
 from robot_rl.cli.train_command import imitated, run
 from robot_rl.data.store import EpisodeStore
 from robot_rl.errors import ConfigError, StoreError
@@ -69,3 +74,31 @@ def test_a_store_of_failures_and_a_label_that_is_none_are_refused(tmp_path: Path
         run(configured(tmp_path), Console(quiet=True))
     with pytest.raises(ConfigError, match=r"`train\.leave_out` must name outcomes of .*, got \['fail'\]"):
         imitated(configured(tmp_path, "train.leave_out=[fail]"), store)
+
+
+def test_a_training_that_is_told_to_stop_says_so_and_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store_of(tmp_path, *["success"] * 4)
+    given = ["train", f"out={tmp_path}", *TINY, "train.steps=200000"]
+
+    def stop() -> None:
+        while not (tmp_path / "train" / "model.json").exists():
+            time.sleep(0.01)
+        time.sleep(1.0)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=stop, daemon=True).start()
+    assert main(given) == 130
+    assert "of 200000 steps" in capsys.readouterr().out
+    reached = json.loads((tmp_path / "train" / "checkpoints" / "last" / "state.json").read_text())["step"]
+    assert reached > 0
+
+
+def test_another_run_in_the_folder_is_refused_before_its_recipe_is_written_over(tmp_path: Path) -> None:
+    store_of(tmp_path, *["success"] * 4)
+    assert main(["train", f"out={tmp_path}", *TINY]) == 0
+    before = (tmp_path / "train" / "model.json").read_text()
+    assert main(["train", f"out={tmp_path}", *TINY, "task.n_execute=1", "train.lr=0.5"]) == 2
+    assert main(["train", f"out={tmp_path}", *TINY, "denoiser=mlp_small"]) == 2
+    assert (tmp_path / "train" / "model.json").read_text() == before

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from policies.chain import DenoisingChain
 from policies.edm import EDMModel
 from policies.encoders import CompositeEncoder, StateEncoder
 from policies.export import export_bundle
@@ -14,6 +15,7 @@ from policies.flow import FlowModel
 from policies.goal import GOAL_DROPPED, GoalEncoder, without_goal
 from policies.mlp import ResidualMLP
 from policies.torch_policy import TorchPolicy
+from robot_rl.chain_step import ChainNoise
 from robot_rl.data.goals import HindsightGoals, goal_spec
 from robot_rl.data.normalizer import fit_stats
 from robot_rl.data.windows import WindowDataset, WindowSpec
@@ -55,6 +57,13 @@ def goal_batch(size=3):
 def test_a_policy_with_goals_meets_the_contract(family, guidance):
     obs, target = goal_batch()
     check_chunk_model(model(family, guidance=guidance), obs, target)
+
+
+@pytest.mark.parametrize("guidance", [0.0, 2.5])
+def test_a_policy_that_is_guided_is_no_chain(guidance):
+    """A chain's steps are those of the conditional network; guidance would be left out of them silently."""
+    with pytest.raises(ConfigError, match=f"`guidance` of a model that becomes a chain must be 1, got {guidance:g}"):
+        DenoisingChain(GOALS, GOAL_STATS, model=lambda *_: model(guidance=guidance), noise=ChainNoise())
 
 
 @pytest.mark.parametrize("family", [FlowModel, EDMModel])

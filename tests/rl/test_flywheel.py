@@ -60,13 +60,15 @@ def test_the_runs_store_is_a_copy_that_is_completed_and_the_source_stays(tmp_pat
     source = EpisodeStore.create(tmp_path / "source", SPEC)
     ids = [source.append(attempt(seed=seed)) for seed in range(4)]
     before = source.digest()
-    half = EpisodeStore.create(tmp_path / "run", SPEC)
+    half = EpisodeStore.create(tmp_path / "run.part", SPEC)
     half.append(source.read(ids[0]), id=ids[0])
     store = begin_store(source, tmp_path / "run", None)
     assert store.digest() == before
     PlainSink(store).append(attempt("failure", seed=9))
     assert (len(store), len(source), source.digest()) == (5, 4, before)
     assert begin_store(source, tmp_path / "few", 2).ids() == source.ids()[:2]
+    source.append(attempt(seed=50))
+    assert len(begin_store(source, tmp_path / "run", None)) == 5, "what comes later is not of the run"
 
 
 def test_streams_that_the_store_has_no_place_for_are_left_out(tmp_path: Path) -> None:

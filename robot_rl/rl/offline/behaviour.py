@@ -15,10 +15,10 @@ another member with weight alpha, so where the data have one mode only alpha abo
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -164,6 +164,7 @@ def fit_behaviour(
     *,
     seed: int,
     folder: str | Path | None = None,
+    belongs_to: Mapping[str, Any] | None = None,
     on_step: OnStep | None = None,
 ) -> None:
     """Train the members' denoisers on the data, together; rows of a chunk that are not executed are not trained.
@@ -174,6 +175,7 @@ def fit_behaviour(
         settings: How.
         seed: Of the batches.
         folder: For checkpoints, from the last of which it goes on; `None` for none.
+        belongs_to: What else must be the same when it goes on, plain JSON.
         on_step: Called after every update with how many there were, and what to log.
 
     Raises:
@@ -187,7 +189,7 @@ def fit_behaviour(
         p.requires_grad_(True)
     optimiser = torch.optim.Adam(trained, lr=settings.lr)
     generator = torch.Generator().manual_seed(seed)
-    constants = {**asdict(settings), "seed": seed, "transitions": len(data)}
+    constants = {**asdict(settings), "seed": seed, "transitions": len(data), **(belongs_to or {})}
     stage = Stage(folder, _Members(members), optimiser, generator, constants=constants)
     found = stage.restore()
     for update in range(1 if found is None else found[0] + 1, settings.steps + 1):

@@ -105,7 +105,7 @@ def load(
     _check_earned(earned, len(places))
     data = _gathered(pool, model, n_execute)
     episode_of = torch.tensor([e for e, _ in places])
-    won = torch.tensor(earned) > min(earned)
+    won = torch.tensor(earned) > (min(earned) + max(earned)) / 2
     phase = torch.tensor([p for _, p in places], dtype=torch.float32)
     return OfflineData(**data, episode=episode_of, phase=phase, success=won[episode_of])
 
@@ -159,7 +159,7 @@ def distinct(numbers: Tensor) -> Tensor:
 
 
 def halves(data: OfflineData, seed: int) -> tuple[Tensor, Tensor]:
-    """Return two disjoint sets of episodes, int64, with successes and failures in both.
+    """Return two disjoint sets of episodes, int64, with successes in both, and failures where there are two.
 
     The critic that pulls the actor is fitted on one, the critic that the gate asks on the other, so that they do not
     over-estimate the same actions.

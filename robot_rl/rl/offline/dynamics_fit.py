@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -65,12 +66,16 @@ class DynamicsFit:
         settings: How.
         seed: Of weights, bootstrap samples and batches.
         folder: For checkpoints, from the last of which it goes on; `None` for none.
+        belongs_to: What else must be the same when it goes on, plain JSON.
 
     Raises:
         ConfigError: Fewer than two episodes.
     """
 
-    def __init__(self, data: OfflineData, settings: DynamicsSettings, *, seed: int, folder: str | Path | None) -> None:
+    def __init__(
+        self, data: OfflineData, settings: DynamicsSettings, *, seed: int, folder: str | Path | None,
+        belongs_to: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.model = EnsembleDynamics(
@@ -90,6 +95,7 @@ class DynamicsFit:
         self.epoch, self.stale = 0, 0
         self.held_out = torch.full((e,), torch.inf)
         constants = {**asdict(settings), "hidden": list(settings.hidden), "seed": seed, "transitions": len(data)}
+        constants |= belongs_to or {}
         self._keeper = EnsembleDynamics(
             data.cond.shape[1], data.action.shape[1], data.action.shape[2], n_members=e, n_elites=settings.n_elites,
             hidden=settings.hidden,
@@ -184,10 +190,11 @@ def fit_dynamics(
     *,
     seed: int,
     folder: str | Path | None = None,
+    belongs_to: Mapping[str, Any] | None = None,
     on_epoch: Callable[[int, float], None] | None = None,
 ) -> EnsembleDynamics:
     """Return dynamics fitted on transitions; arguments as of `DynamicsFit` and its `run`."""
-    return DynamicsFit(data, settings, seed=seed, folder=folder).run(on_epoch)
+    return DynamicsFit(data, settings, seed=seed, folder=folder, belongs_to=belongs_to).run(on_epoch)
 
 
 def _split(data: OfflineData, share: float, seed: int) -> tuple[OfflineData, OfflineData]:

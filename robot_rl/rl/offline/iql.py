@@ -9,9 +9,10 @@ On features of the frozen encoder; only actions of the data are looked at. A = m
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -127,6 +128,7 @@ def fit_critic(
     *,
     seed: int,
     folder: str | Path | None = None,
+    belongs_to: Mapping[str, Any] | None = None,
     on_step: OnStep | None = None,
 ) -> IqlCritic:
     """Return a critic fitted on transitions.
@@ -136,6 +138,7 @@ def fit_critic(
         settings: How.
         seed: Of weights and batches.
         folder: For checkpoints, from the last of which it goes on; `None` for none.
+        belongs_to: What else must be the same when it goes on, plain JSON.
         on_step: Called after every update with how many there were, and the losses.
 
     Raises:
@@ -148,7 +151,7 @@ def fit_critic(
     optimiser = torch.optim.Adam(trained, lr=settings.lr)
     generator = torch.Generator().manual_seed(seed)
     constants = {**asdict(settings), "hidden": list(settings.hidden), "seed": seed, "transitions": len(data),
-                 "rewards": float(data.reward.sum())}  # fmt: skip
+                 "rewards": float(data.reward.sum()), **(belongs_to or {})}  # fmt: skip
     constants["bounds"] = None if settings.bounds is None else list(settings.bounds)
     stage = Stage(folder, critic, optimiser, generator, constants=constants)
     found = stage.restore()

@@ -23,7 +23,7 @@ class PpoSettings:
         reward_scale: Factor on rewards, so that returns are about 1.
         epochs: Passes over the decisions.
         minibatch: Decisions a step.
-        actor_lr: Learning rate of the policy's AdamW; where it starts, under a schedule.
+        actor_lr: Learning rate of the policy's Adam; where it starts, under a schedule.
         critic_lr: Learning rate of the critic's.
         lr_schedule: `linear` to 0 over the run, `kl` adapts it to the divergence (`adapted_lr`), or `constant`.
         lr_bounds: Least and largest rate under `kl`.

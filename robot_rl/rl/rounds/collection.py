@@ -76,23 +76,28 @@ class PlainSink:
 def begin_store(source: EpisodeStore, folder: str | Path, first: int | None) -> EpisodeStore:
     """Return the run's store: made, if there is none, with the first `first` episodes of `source`, or all.
 
-    A copy that was cut short is completed; the source is never written to.
+    A copy that was cut short is completed; what the source takes in after that is not of this run. The source is never
+    written to.
     """
-    exists = EpisodeStore.exists(folder)
+    target, part = Path(folder), Path(f"{folder}.part")
+    if EpisodeStore.exists(target):
+        return EpisodeStore.open(target)
     store = (
-        EpisodeStore.open(folder) if exists
-        else EpisodeStore.create(folder, source.spec, extra=source.schema.extra, codecs=source.schema.codecs)
+        EpisodeStore.open(part) if EpisodeStore.exists(part)
+        else EpisodeStore.create(part, source.spec, extra=source.schema.extra, codecs=source.schema.codecs)
     )  # fmt: skip
     there = set(store.ids())
     for id in source.ids()[:first]:
         if id not in there:
             store.append(source.read(id), id=id)
-    return store
+    part.rename(target)
+    return EpisodeStore.open(target)
 
 
-def episodes_of(store: EpisodeStore, version: str) -> dict[int, str]:
-    """Return {seed: id} of the episodes that one version of a policy played."""
-    return {e.seed: e.id for e in store.entries() if e.policy_version == version and e.seed is not None}
+def episodes_of(store: EpisodeStore, version: str, before: Collection[str] = ()) -> dict[int, str]:
+    """Return {seed: id} of the episodes that one version of a policy played, but for those that were there before."""
+    played = (e for e in store.entries() if e.policy_version == version and e.id not in before)
+    return {e.seed: e.id for e in played if e.seed is not None}
 
 
 def round_seeds(first_seed: int, number: int, episodes: int) -> range:
@@ -113,6 +118,7 @@ def play_round(
     seeds: Sequence[int],
     version: str,
     *,
+    before: Collection[str] = (),
     again: int = 0,
     stop: Callable[[], bool] = lambda: False,
     on_attempt: Callable[[int, int], None] = lambda attempt, n: None,
@@ -127,6 +133,7 @@ def play_round(
         store: The run's store.
         seeds: Of the episodes.
         version: Whose weights act; with the seed and the attempt it tells what was played before a kill.
+        before: Ids of episodes that the round found there: another run may have played rounds of the same name.
         again: How often a scene is played again at most, until it succeeds.
         stop: Asked before an episode begins.
         on_attempt: Told the number of an attempt and how many episodes it is about to play.
@@ -139,13 +146,14 @@ def play_round(
     others: list[str] = []
     for attempt in range(again + 1):
         name = version if attempt == 0 else f"{version}-again-{attempt}"
-        there = episodes_of(store, name)
+        there = episodes_of(store, name, before)
         lacking = [seed for seed in seeds if seed not in there]
         if lacking and not stop():
             on_attempt(attempt, len(lacking))
             make_player(PlainSink(store), attempt).play(lacking, name, stop=stop, on_done=on_done)
-            there = episodes_of(store, name)
+            there = episodes_of(store, name, before)
         (others if attempt else first).extend(sorted(there.values()))
-        won = {e.seed for e in store.entries() if e.policy_version == name and e.outcome == "success"}
+        succeeded = {e.id for e in store.entries() if e.outcome == "success"}
+        won = {seed for seed, id in there.items() if id in succeeded}
         seeds = [seed for seed in seeds if seed not in won]
     return Attempts(tuple(first), tuple(others))

@@ -1,4 +1,4 @@
-"""Which stages of a run of rounds are done, what each one left, and which policy stands, in one file."""
+"""Which stages of a run of rounds are done, what each one left, and which policy is gone on with, in one file."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class StageDone:
 
     Args:
         name: The stage, such as `round_0/offline`; also its folder in the run's.
-        policy: The policy that stands after it: a training run's folder within the run's, or the path of the base.
-        accepted: Whether what the stage made is that policy.
+        policy: The policy that is gone on with: a training run's folder within the run's, or the path of the base.
+        accepted: Whether a gate or a test took what the stage made, so that it is the policy that stands.
         why: What decided, in words.
         facts: Anything else worth telling, plain JSON.
     """
@@ -62,7 +62,7 @@ class RunState:
         return next((stage for stage in self.done if stage.name == name), None)
 
     def policy(self) -> Path | None:
-        """Return the policy that stands; `None` before the first stage is done."""
+        """Return the policy that is gone on with; `None` before the first stage is done."""
         return self.folder / self.done[-1].policy if self.done else None
 
     def record(self, stage: StageDone) -> None:

@@ -1,10 +1,12 @@
 """Implicit Q-learning: the expectile's closed forms, a tabular fixed point, targets that follow, a fit that goes on."""
 
 import dataclasses
+from dataclasses import replace
 
 import pytest
 import torch
 
+from robot_rl.cli.finetune_offline import check_bounds
 from robot_rl.errors import ConfigError, TrainingError
 from robot_rl.rl.critic import polyak_
 from robot_rl.rl.offline.iql import IqlCritic, IqlSettings, expectile_loss, fit_critic
@@ -103,3 +105,19 @@ def test_rewards_that_are_not_numbers_end_the_fit_with_an_error():
 def test_an_expectile_out_of_range_is_refused():
     with pytest.raises(ConfigError, match=r"`expectile` must be in \[0.5, 1\), got 1.0"):
         IqlSettings(expectile=1.0)
+
+
+def test_a_critic_of_other_features_is_not_gone_on_with(tmp_path):
+    data, settings = choices(40), replace(IQL, steps=2, checkpoint_every=1)
+    fit_critic(data, settings, seed=3, folder=tmp_path, belongs_to={"base": "one"})
+    fit_critic(data, settings, seed=3, folder=tmp_path, belongs_to={"base": "one"})
+    with pytest.raises(ConfigError, match="`base` was 'one' and is now 'other'"):
+        fit_critic(data, settings, seed=3, folder=tmp_path, belongs_to={"base": "other"})
+
+
+def test_rewards_beyond_the_bounds_of_the_targets_are_refused():
+    data = choices(40)  # rewards of 0 and below
+    check_bounds(data, None)
+    check_bounds(data, (-10.0, 0.0))
+    with pytest.raises(ConfigError, match=r"`algo.critic.bounds` must hold every value there can be, got \[0.0, 1.0\]"):
+        check_bounds(data, (0.0, 1.0))

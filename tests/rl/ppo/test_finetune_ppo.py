@@ -88,7 +88,7 @@ def test_the_exploring_policy_has_the_runs_weights_and_its_noise(trained: Path) 
 def test_what_cannot_be_is_refused_with_words(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     quick = [option for option in QUICK if "eval_every" not in option]
     for wrong, told in (
-        (["base=/nowhere"], "no model.json in /nowhere"),
+        (["base=/nowhere"], "/nowhere has no model.json"),
         (["finetune.role=actor"], "one process does both by turns"),
         (["algo.chain.n_tuned=9"], "`n_tuned` must be in 1 ... 3"),
         (["algo.ppo.clip.reduction=max"], "`reduction` must be 'sum' or 'mean'"),

@@ -78,3 +78,10 @@ def test_a_round_goes_on_where_it_was_stopped_and_ends_the_same(store, tmp_path)
     calls: list[int] = []
     assert play(store, calls=calls) == attempts
     assert calls == []
+
+
+def test_episodes_that_another_run_left_under_the_same_name_are_not_this_rounds(store):
+    first = play(store, again=0)
+    mine = play(store, again=0, before=set(store.ids()))
+    assert len(mine.first) == len(SEEDS)
+    assert not set(mine.first) & set(first.first)
