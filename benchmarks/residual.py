@@ -21,12 +21,12 @@ import matplotlib.pyplot as plt
 from rich.progress import Progress
 
 from benchmarks._results import DOC_IMAGES, write_results
+from benchmarks._success import of_summaries, success_interval
 from robot_rl.cli.config import build, load_config
 from robot_rl.cli.main import main as robot_rl
 from robot_rl.cli.model_card import torch_policy
 from robot_rl.data.store import EpisodeStore
 from robot_rl.evaluation.rollouts import run_episode
-from robot_rl.evaluation.statistics import clopper_pearson
 from robot_rl.evaluation.summary import EvaluationSummary
 from robot_rl.metrics import read_metrics
 from robot_rl.values import RecordingMeta
@@ -133,8 +133,7 @@ def rows(task: str, out: Path, seeds: Sequence[int], steps: int) -> list[dict[st
         if not there:
             continue
         summaries = [final(out, arm, s) for s in there]
-        wins, n = sum(s.successes for s in summaries), sum(len(s.results) for s in summaries)
-        pooled = clopper_pearson(wins, n)
+        pooled = success_interval(of_summaries(summaries))
         each = ", ".join(f"{s.successes}/{len(s.results)}" for s in summaries)
         found.append(
             {"claim": f"{task}, {arm} after {steps} steps ({each})", "value": pooled.value,

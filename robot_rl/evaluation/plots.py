@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 from markupsafe import Markup, escape
@@ -16,18 +17,20 @@ from robot_rl.evaluation.statistics import Interval
 
 WIDTH, WIDE, HEIGHT = 500, 1000, 230
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 14, 28, 44
+_LETTER, _BOLD, _KEY_ROW = 8.0, 9.0, 16
+"""Pixels: width of a wide font's letters, usual and bold; height of a row of names."""
 
 Series = tuple[Sequence[float], Sequence[float]]
 
 
 class _Axis:
-    """Maps values to pixels, linearly or by logarithm, and knows its ticks."""
+    """Maps values to pixels, linearly or by logarithm, and knows its ticks; `whole` puts them at whole numbers only."""
 
     def __init__(
         self, low: float, high: float, *, start: float, end: float, log: bool = False, whole: bool = False
     ) -> None:
-        if high <= low:
-            low, high = (low / 2, high * 2) if log else (low - 0.5, high + 0.5)
+        if high - low <= 1e-12 * max(abs(low), abs(high)):
+            low, high = _around(low, log=log, whole=whole)
         self.low, self.high, self.start, self.end, self.log, self.whole = low, high, start, end, log, whole
 
     def __call__(self, value: float) -> float:
@@ -36,17 +39,31 @@ class _Axis:
         return round(self.start + part * (self.end - self.start), 2)
 
     def ticks(self) -> list[float]:
-        ticks = _log_ticks(self.low, self.high) if self.log else _ticks(self.low, self.high)
-        return [tick for tick in ticks if not self.whole or tick == round(tick)]
+        if self.log and len(ticks := _log_ticks(self.low, self.high)) > 1:
+            return ticks
+        return _ticks(self.low, self.high, whole=self.whole)
 
 
-def _ticks(low: float, high: float) -> list[float]:
+def _around(value: float, *, log: bool, whole: bool) -> tuple[float, float]:
+    """Return the ends of an axis on which everything has one value: from 0 on, so that a share stays within 0 and 1."""
+    if log:
+        return value / 2, value * 2
+    if whole:
+        return value - 0.5, value + 0.5
+    if 0 <= value <= 1:
+        return 0.0, min(2 * value, 1.0) if value else 1.0
+    return min(2 * value, 0.0), max(2 * value, 0.0)
+
+
+def _ticks(low: float, high: float, *, whole: bool) -> list[float]:
     """Return about five round numbers within [low, high]."""
     rough = (high - low) / 5
     size = 10.0 ** math.floor(math.log10(rough))
     step = size * min((m for m in (1, 2, 2.5, 5, 10)), key=lambda m: abs(m - rough / size))
+    if whole:
+        step = max(1.0, float(math.floor(step)))
     first = math.ceil(low / step - 1e-9)
-    return [round(i * step, 12) for i in range(first, math.floor(high / step + 1e-9) + 1)]
+    return [i * step for i in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
@@ -56,9 +73,19 @@ def _log_ticks(low: float, high: float) -> list[float]:
     return [m * 10.0**d for d in decades for m in steps if low * 0.999 <= m * 10.0**d <= high * 1.001]
 
 
-def _number(value: float) -> str:
-    """Return a tick label: no trailing zeros, no exponent where digits do."""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+def number(value: float, digits: int = 3) -> str:
+    """Return a short label: so many digits that count, no trailing zeros, no exponent where digits do."""
+    return f"{value:,.{max(0, digits - 3)}f}" if abs(value) >= 1000 else f"{value:.{digits}g}"
+
+
+def _labels(ticks: Sequence[float]) -> list[str]:
+    """Return a label for each tick with as many digits as tell it exactly, so that no two are the same."""
+    gap = min((b - a for a, b in pairwise(ticks)), default=1.0)
+    for digits in range(3, 16):
+        labels = [number(tick, digits) for tick in ticks]
+        if all(abs(float(text.replace(",", "")) - tick) < 1e-6 * gap for text, tick in zip(labels, ticks, strict=True)):
+            break
+    return labels
 
 
 def _text(x: float, y: float, text: str, kind: str, anchor: str = "middle") -> str:
@@ -74,17 +101,37 @@ def _frame(x: _Axis, y: _Axis, x_label: str, y_label: str) -> list[str]:
     """Return grid lines, tick labels and axis titles."""
     left, right = x.start, x.end
     body = []
-    for tick in y.ticks():
+    for tick, text in zip(y.ticks(), _labels(y.ticks()), strict=True):
         body.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{y(tick)}" y2="{y(tick)}"/>')
-        body.append(_text(left - 8, y(tick) + 4, _number(tick), "tick", "end"))
-    body += [_text(x(tick), y.start + 18, _number(tick), "tick") for tick in x.ticks()]
+        body.append(_text(left - 8, y(tick) + 4, text, "tick", "end"))
+    below = zip(x.ticks(), _labels(x.ticks()), strict=True)
+    body += [_text(x(tick), y.start + 18, text, "tick") for tick, text in below]
     body.append(f'<line class="axis" x1="{left}" x2="{right}" y1="{y.start}" y2="{y.start}"/>')
     body.append(_text((left + right) / 2, y.start + 38, x_label, "label"))
-    return [*body, _text(left - 48, 16, y_label, "label", "start")]
+    return [*body, _text(8, 16, y_label, "label", "start")]
+
+
+def _beside(y: _Axis) -> float:
+    """Return where the picture begins, right of the y axis' labels."""
+    return max(_LEFT, 12 + _LETTER * max((len(text) for text in _labels(y.ticks())), default=0))
+
+
+def _keys(names: Sequence[str], y_label: str) -> list[list[tuple[float, str]]]:
+    """Return rows of names, each with where it ends: beside the title of the y axis as far as there is room."""
+    room = WIDTH - _RIGHT - 24 - _LETTER * len(y_label)
+    rows: list[list[tuple[float, str]]] = [[]]
+    end = 0.0
+    for name in reversed(names):
+        if rows[-1] and end + _BOLD * len(name) > room:
+            rows.append([])
+            end = 0.0
+        rows[-1].append((WIDTH - _RIGHT - end, name))
+        end += _BOLD * len(name) + 12
+    return rows[::-1]
 
 
 def lines(series: Mapping[str, Series], *, x_label: str, y_label: str, log_y: bool = False) -> Markup:
-    """Return curves over a common x axis.
+    """Return curves over a common x axis, whose ticks are whole numbers where every x is one.
 
     Args:
         series: Name to (x, y); points that are not finite, or not positive with `log_y`, are left out.
@@ -101,16 +148,21 @@ def lines(series: Mapping[str, Series], *, x_label: str, y_label: str, log_y: bo
         raise ConfigError(f"`{y_label}`: no finite {'positive ' if log_y else ''}points to draw in {sorted(series)}")
     every = np.concatenate(list(points.values()))
     (x_low, y_low), (x_high, y_high) = every.min(axis=0), every.max(axis=0)
-    x = _Axis(x_low, x_high, start=_LEFT, end=WIDTH - _RIGHT)
-    y = _Axis(y_low, y_high, start=HEIGHT - _BOTTOM, end=_TOP, log=log_y)
+    keys = _keys(list(points), y_label)
+    height = HEIGHT + _KEY_ROW * (len(keys) - 1)
+    y = _Axis(y_low, y_high, start=height - _BOTTOM, end=height - HEIGHT + _TOP, log=log_y)
+    counted = bool((every[:, 0] == np.round(every[:, 0])).all())
+    x = _Axis(x_low, x_high, start=_beside(y), end=WIDTH - _RIGHT, whole=counted)
     body = _frame(x, y, x_label, y_label)
-    for i, (name, p) in enumerate(points.items()):
+    colours = {name: f"s{i % 4}" for i, name in enumerate(points)}
+    for name, p in points.items():
         path = " ".join(f"{x(a)},{y(b)}" for a, b in p)
-        body.append(f'<polyline class="line s{i % 4}" points="{path}"><title>{escape(name)}</title></polyline>')
+        body.append(f'<polyline class="line {colours[name]}" points="{path}"><title>{escape(name)}</title></polyline>')
         if len(p) < 40:
-            body += [f'<circle class="dot s{i % 4}" cx="{x(a)}" cy="{y(b)}" r="2.5"/>' for a, b in p]
-        body.append(_text(WIDTH - _RIGHT - 110 * (len(points) - 1 - i), 16, name, f"key s{i % 4}", "end"))
-    return _svg(body, f"{y_label} over {x_label}")
+            body += [f'<circle class="dot {colours[name]}" cx="{x(a)}" cy="{y(b)}" r="2.5"/>' for a, b in p]
+    for i, row in enumerate(keys):
+        body += [_text(end, 16 + _KEY_ROW * i, name, f"key {colours[name]}", "end") for end, name in row]
+    return _svg(body, f"{y_label} over {x_label}", (WIDTH, height))
 
 
 def _drawable(x: Sequence[float], y: Sequence[float], *, log_y: bool) -> np.ndarray:
@@ -144,20 +196,20 @@ def histogram(
     """
     if len(edges) != len(counts) + 1 or len(counts) == 0:
         raise ConfigError(f"a histogram needs one edge more than counts, got {len(edges)} and {len(counts)}")
-    x = _Axis(edges[0], edges[-1], start=_LEFT, end=WIDTH - _RIGHT, log=log_x)
-    y = _Axis(0, max(counts), start=HEIGHT - _BOTTOM, end=_TOP + 12, whole=True)
+    y = _Axis(0, max(1, *counts), start=HEIGHT - _BOTTOM, end=_TOP + 12, whole=True)
+    x = _Axis(edges[0], edges[-1], start=_beside(y), end=WIDTH - _RIGHT, log=log_x, whole=x_label.startswith("steps"))
     body = _frame(x, y, x_label, y_label)
     for low, high, count in zip(edges, edges[1:], counts, strict=False):
         if count:
             size = f'x="{x(low)}" width="{max(x(high) - x(low) - 1, 1):.2f}" y="{y(count)}"'
-            tip = f"{_number(low)} to {_number(high)}: {count}"
+            tip = f"{number(low)} to {number(high)}: {count}"
             body.append(f'<rect class="bar" {size} height="{y.start - y(count):.2f}"><title>{tip}</title></rect>')
     for i, (name, value) in enumerate((marks or {}).items()):
         at = x(min(max(value, edges[0]), edges[-1]))
         anchor = "end" if at > WIDTH * 0.75 else "start"
         shift = -5 if anchor == "end" else 5
         body.append(f'<line class="mark" x1="{at}" x2="{at}" y1="{_TOP - 4}" y2="{y.start}"/>')
-        body.append(_text(at + shift, _TOP + 6 + 14 * i, f"{name} {_number(value)}", "key", anchor))
+        body.append(_text(at + shift, _TOP + 6 + 14 * i, f"{name} {number(value)}", "key", anchor))
     return _svg(body, f"histogram of {x_label}")
 
 

@@ -11,11 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup, escape
 
+from robot_rl.evaluation.plots import number
 from robot_rl.values import OUTCOMES
 
 WIDTH = 1000
-_ROW, _LEFT, _RIGHT, _TOP = 30, 190, 90, 22
+_ROW, _LEFT, _NAME, _RIGHT, _TOP = 30, 280, 190, 90, 22
+"""Pixels; names end at `_NAME`, from where on there is room for the smallest value."""
 BINS = 60
+_LONG = 1e7
+"""From here on an end of a row is told by its exponent: there is no room for all digits."""
 
 
 def _text(x: float, y: float, text: str, kind: str, anchor: str) -> str:
@@ -25,6 +29,10 @@ def _text(x: float, y: float, text: str, kind: str, anchor: str) -> str:
 def _svg(body: Sequence[str], label: str, height: float) -> Markup:
     box = f"0 0 {WIDTH} {height:.0f}"
     return Markup(f'<svg viewBox="{box}" role="img" aria-label="{escape(label)}">{"".join(body)}</svg>')
+
+
+def _short(value: float) -> str:
+    return number(value) if abs(value) < _LONG else f"{value:.3g}"
 
 
 def spreads(names: Sequence[str], low: np.ndarray, high: np.ndarray, rows: np.ndarray, *, title: str) -> Markup:
@@ -38,18 +46,18 @@ def spreads(names: Sequence[str], low: np.ndarray, high: np.ndarray, rows: np.nd
         title: What is shown.
     """
     body = [
-        _text(_LEFT - 70, 13, title, "key", "end"),
+        _text(8, 13, title, "key", "start"),
         _text(_LEFT - 10, 13, "min", "tick", "end"),
         _text(WIDTH - _RIGHT + 10, 13, "max", "tick", "start"),
     ]
     for i, name in enumerate(names):
         base = _TOP + _ROW * (i + 1)
-        body.append(_text(_LEFT - 70, base - 6, name, "label", "end"))
+        body.append(_text(_NAME, base - 6, name, "label", "end"))
         body.append(f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{base}" y2="{base}"/>')
         if not np.isfinite([low[i], high[i]]).all():
             continue
-        body.append(_text(_LEFT - 10, base - 6, f"{low[i]:.3g}", "tick", "end"))
-        body.append(_text(WIDTH - _RIGHT + 10, base - 6, f"{high[i]:.3g}", "tick", "start"))
+        body.append(_text(_LEFT - 10, base - 6, _short(low[i]), "tick", "end"))
+        body.append(_text(WIDTH - _RIGHT + 10, base - 6, _short(high[i]), "tick", "start"))
         body += _bars(rows[:, i], float(low[i]), float(high[i]), base)
     return _svg(body, f"spread of {title}", _TOP + _ROW * len(names) + 8)
 
@@ -66,7 +74,7 @@ def _bars(values: np.ndarray, low: float, high: float, base: float) -> list[str]
         if count:
             height = max(1.0, scale * int(count))
             place = f'x="{_LEFT + j * width:.1f}" y="{base - height:.1f}" width="{width - 1:.1f}" height="{height:.1f}"'
-            tip = f"{edges[j]:.3g} to {edges[j + 1]:.3g}: {count}"
+            tip = f"{_short(edges[j])} to {_short(edges[j + 1])}: {count}"
             bars.append(f'<rect class="bar" {place}><title>{tip}</title></rect>')
     return bars
 
@@ -103,7 +111,7 @@ def timeline(rows: Sequence[tuple[str, Sequence[Span]]]) -> Markup:
             place = f'x="{x:.1f}" y="{base - _ROW + 6}" width="{width:.1f}" height="{_ROW - 8}"'
             body.append(f"<rect {place} {_style(span.outcome)}><title>{escape(span.tip)}</title></rect>")
     base = _TOP + 6 + _ROW * len(rows)
-    ends = ((0.0, "0", "start"), (longest, f"{longest:.3g} min", "end"))
+    ends = ((0.0, "0", "start"), (longest, f"{_short(longest)} min", "end"))
     body += [_text(_LEFT + scale * at, base + 18, text, "tick", anchor) for at, text, anchor in ends]
     return _svg(body, "recording sessions", base + 28)
 

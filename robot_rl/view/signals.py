@@ -22,15 +22,26 @@ _MAX_DISTANCE = 0.5
 """In standard deviations of the command."""
 
 
+def from_extra(meta: RecordingMeta, *names: str) -> Mapping[str, Any]:
+    """Return what a recorder or an import noted in `meta.extra` under these names, one within another.
+
+    Others may use the same names for something else, such as a number as `quality`: that is nothing noted.
+    """
+    found: Any = meta.extra
+    for name in names:
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
+
+
 def element_names(spec: ArraySpec, meta: RecordingMeta) -> list[str]:
     """Return a name for each element of a sample: the source's where an import kept them, else the index.
 
     A LeRobot import keeps the source's features with their names, flat, nested or under `motors`, in
     `meta.extra["imported"]`, and which stream each became.
     """
-    imported = meta.extra.get("imported", {})
-    streams, features = imported.get("streams", {}), imported.get("features", {})
-    kept = [features[f].get("names") for f, stream in streams.items() if stream == spec.name and f in features]
+    streams, features = from_extra(meta, "imported", "streams"), from_extra(meta, "imported", "features")
+    told = [features.get(feature) for feature, stream in streams.items() if stream == spec.name]
+    kept = [feature.get("names") for feature in told if isinstance(feature, Mapping)]
     names = _flat(kept)
     if len(names) != spec.size or len(set(names)) != spec.size:
         return [str(i) for i in range(spec.size)]

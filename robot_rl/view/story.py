@@ -10,7 +10,7 @@ import numpy as np
 
 from robot_rl.specs import RobotSpec
 from robot_rl.values import Episode, Recording, RecordingMeta
-from robot_rl.view.signals import Gap, find_gaps, spells
+from robot_rl.view.signals import Gap, find_gaps, from_extra, spells
 from robot_rl.view.timelines import Clock
 
 LEVELS: Mapping[str, str] = {"ok": "INFO", "warn": "WARN", "error": "ERROR"}
@@ -53,8 +53,8 @@ def tell(recording: Recording, spec: RobotSpec, episode: Episode | None, clock: 
         trouble: Why it cannot be aligned.
     """
     rate = spec.control_hz if recording.meta.on_grid else None
-    judged = recording.meta.extra.get("quality", {}).get("streams", {})
-    sound = {name for name, verdict in judged.items() if verdict["gaps"] == 0}  # the recorder knew the true rate
+    judged = _judged(recording.meta)
+    sound = {name for name, verdict in judged.items() if verdict.get("gaps") == 0}  # the recorder knew the true rate
     streams = {name: s for name, s in recording.streams.items() if name not in sound}
     gaps = {name: found for name, s in streams.items() if (found := find_gaps(s, rate))}
     driver = _drivers(recording)
@@ -111,13 +111,18 @@ def _gap_events(gaps: Mapping[str, Sequence[Gap]]) -> list[Event]:
     ]
 
 
+def _judged(meta: RecordingMeta) -> dict[str, Mapping[str, Any]]:
+    """Return the recorder's verdict on each stream; none where no recorder judged."""
+    verdicts = from_extra(meta, "quality", "streams")
+    return {name: verdict for name, verdict in verdicts.items() if isinstance(verdict, Mapping)}
+
+
 def _verdicts(meta: RecordingMeta, end_ns: int) -> list[Event]:
     """Return what the recorder found, at the end, which is when it judged."""
-    quality: Any = meta.extra.get("quality", {})
     events = [
-        Event(end_ns, LEVELS.get(verdict["level"], "WARN"), f"recorder: {name}: {'; '.join(verdict['reasons'])}")
-        for name, verdict in quality.get("streams", {}).items()
-        if verdict["reasons"]
+        Event(end_ns, LEVELS.get(verdict.get("level", ""), "WARN"), f"recorder: {name}: {'; '.join(reasons)}")
+        for name, verdict in _judged(meta).items()
+        if (reasons := verdict.get("reasons"))
     ]
     if salvaged := meta.extra.get("salvaged"):
         events.append(Event(end_ns, "WARN", f"salvaged: {salvaged}"))
@@ -138,7 +143,7 @@ def about(id: str, recording: Recording, spec: RobotSpec, story: Story, undrawn:
         "policy": meta.policy_version, "calibration": meta.calibration_id,
         "seed": "" if meta.seed is None else str(meta.seed), "robot": f"{spec.name}, {spec.control_hz:g} Hz",
         "steps": str(len(streams["action"])), "operator": str(meta.extra.get("operator", "")),
-        "recorder": str(meta.extra.get("quality", {}).get("level", "")),
+        "recorder": str(from_extra(meta, "quality").get("level", "")),
     }  # fmt: skip
     lines = [f"# {id}", "", "| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in facts.items() if value)]
     lines += ["", "| stream | sample | unit | samples | Hz | gaps |", "|---|---|---|---|---|---|"]

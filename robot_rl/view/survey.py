@@ -15,7 +15,7 @@ from robot_rl.data.store import EpisodeStore
 from robot_rl.errors import StoreError
 from robot_rl.specs import ArraySpec
 from robot_rl.values import Recording
-from robot_rl.view.signals import MAX_ELEMENTS, element_names, element_units
+from robot_rl.view.signals import MAX_ELEMENTS, element_names, element_units, from_extra
 
 Progress = Callable[[int, int], None]
 
@@ -161,7 +161,7 @@ def _add(streams: dict[str, StreamFacts], spec: ArraySpec, recording: Recording,
 def _facts(entry: IndexEntry, recording: Recording) -> EpisodeFacts:
     meta, streams = recording.meta, recording.streams
     noted, reward = streams.get("by_human"), streams.get("reward")
-    recorder = str(meta.extra.get("quality", {}).get("level", ""))
+    recorder = str(from_extra(meta, "quality").get("level", ""))
     flags = [f"salvaged: {entry.salvaged}"] if entry.salvaged else []
     flags += [f"recorder: {recorder}"] if recorder in ("warn", "error") else []
     flags += ["ended without an outcome"] if recorder and meta.truncated and meta.outcome == "unknown" else []

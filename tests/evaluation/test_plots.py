@@ -38,6 +38,78 @@ def test_points_that_cannot_be_drawn_are_left_out():
         plots.lines({"a": ([0], [0.0])}, x_label="x", y_label="loss", log_y=True)
 
 
+def labels(svg: str, anchor: str) -> list[str]:
+    """Return the tick labels of the x axis (`middle`) or of the y axis (`end`)."""
+    return [e.text for e in elements(svg, "text", "tick") if e.get("text-anchor") == anchor]
+
+
+@pytest.mark.parametrize("x", [[400], [0, 100, 200]])
+def test_a_share_that_is_always_zero_is_drawn_from_zero_to_one(x):
+    svg = plots.lines({"success": (x, [0.0] * len(x))}, x_label="environment steps", y_label="share")
+    assert labels(svg, "end") == ["0", "0.2", "0.4", "0.6", "0.8", "1"]
+    axis = float(elements(svg, "line", "axis")[0].get("y1"))
+    assert {float(dot.get("cy")) for dot in elements(svg, "circle", "dot")} == {axis}
+
+
+@pytest.mark.parametrize(
+    ("value", "first", "last"),
+    [(1.0, 0, 1), (0.9, 0, 1), (0.25, 0, 0.5), (3e-4, 0, 6e-4), (400.0, 0, 800), (-3.0, -6, 0)],
+)
+def test_a_constant_is_drawn_on_an_axis_that_begins_at_zero(value, first, last):
+    found = labels(plots.lines({"a": ([1, 2], [value] * 2)}, x_label="updates", y_label="y"), "end")
+    assert (float(found[0]), float(found[-1])) == (first, last)
+
+
+@pytest.mark.parametrize(
+    ("x", "ticks"),
+    [
+        ([400], ["400"]), ([1, 2], ["1", "2"]), ([1, 2, 3], ["1", "2", "3"]), ([100_001], ["100,001"]),
+        ([0, 13], ["0", "2", "4", "6", "8", "10", "12"]), ([1200, 1202], ["1,200", "1,201", "1,202"]),
+        ([0, 160_000], ["0", "25,000", "50,000", "75,000", "100,000", "125,000", "150,000"]),
+        ([0.5, 1, 1.5], ["0.6", "0.8", "1", "1.2", "1.4"]),
+    ],
+)  # fmt: skip
+def test_what_is_counted_has_its_ticks_at_whole_numbers(x, ticks):
+    assert labels(plots.lines({"a": (x, x)}, x_label="x", y_label="y"), "middle") == ticks
+
+
+def test_a_histogram_of_steps_has_its_ticks_at_whole_numbers():
+    edges = np.linspace(24, 26, 25).tolist()
+    assert labels(plots.histogram(edges, [1] * 24, x_label="steps of an episode"), "middle") == ["24", "25", "26"]
+    assert labels(plots.histogram(edges, [1] * 24, x_label="return"), "middle")[:2] == ["24", "24.5"]
+    assert labels(plots.histogram([0, 1], [0], x_label="return"), "end") == ["0", "1"]
+
+
+@pytest.mark.parametrize("y", [[0.30301, 0.30308], [1e6, 1e6 + 1], [1000.5, 1001.5], [0.0, 0.0152], [1e-9, 3e-9]])
+def test_no_two_ticks_have_the_same_label_and_each_tells_its_place(y):
+    svg = plots.lines({"a": ([1, 2], y)}, x_label="updates", y_label="y")
+    values = [float(text.replace(",", "")) for text in labels(svg, "end")]
+    assert np.allclose(np.diff(values), np.diff(values)[0], rtol=1e-3)
+    assert len(set(values)) == len(values) >= 4
+    longest = max(len(text) for text in labels(svg, "end"))
+    assert float(elements(svg, "line", "axis")[0].get("x1")) >= 8 + 8 * longest
+
+
+def test_a_logarithmic_axis_within_a_decade_has_ticks():
+    svg = plots.lines({"loss": ([0, 1], [0.31, 0.39])}, x_label="step", y_label="loss", log_y=True)
+    assert labels(svg, "end") == ["0.32", "0.34", "0.36", "0.38"]
+
+
+def test_names_that_have_no_room_beside_one_another_go_on_in_further_rows():
+    names = ["kl_divergence", "action_distance", "critic_spread", "model_disagreement"]
+    svg = plots.lines({name: ([1, 2], [0, 1]) for name in names}, x_label="updates", y_label="share of the limit")
+    keys = elements(svg, "text", "key")
+    assert {key.text: key.get("class") for key in keys} == {name: f"key s{i}" for i, name in enumerate(names)}
+    rows = {y: [key for key in keys if key.get("y") == y] for y in {key.get("y") for key in keys}}
+    assert [len(rows[y]) for y in sorted(rows)] == [2, 2]
+    for row in rows.values():
+        ends = {float(key.get("x")): len(key.text) for key in row}
+        assert max(ends) - min(ends) > 8 * ends[max(ends)]
+    few = plots.lines({"a": ([1, 2], [0, 1])}, x_label="updates", y_label="y")
+    heights = [float(ElementTree.fromstring(s).get("viewBox").split()[-1]) for s in (svg, few)]
+    assert heights[0] - heights[1] == float(max(rows)) - float(min(rows))
+
+
 def test_a_constant_can_be_drawn():
     assert "NaN" not in plots.lines({"a": ([5], [2.0])}, x_label="x", y_label="y")
     assert "nan" not in plots.histogram([2.0, 2.0], [3], x_label="x")

@@ -134,6 +134,17 @@ def test_the_recorders_verdict_is_among_the_events_and_its_count_of_gaps_stands(
     assert "/bands/gap/front" not in rows
 
 
+@pytest.mark.parametrize("quality", [0.5, {"streams": 1}, {"streams": {"front": 1}}, {"streams": {"front": {}}}])
+def test_a_quality_that_no_recorder_noted_is_not_told(tmp_path, quality):
+    log = new_log("e")
+    save(log, tmp_path / "e.rrd")
+    log_episode(log, "e", recording(meta={"extra": {"quality": quality}}), SCHEMA)
+    log.disconnect()
+    rows, static = read_back(tmp_path / "e.rrd")
+    assert not any("recorder" in text for texts in rows["/events"]["TextLog:text"] for text in texts)
+    assert "recorder" not in str(static["/about"])
+
+
 def test_a_recording_that_cannot_be_aligned_is_shown_with_the_reason(tmp_path):
     whole = recording()
     late = whole.streams["front"]

@@ -6,7 +6,7 @@ import pytest
 from robot_rl.data.align import Alignment, to_episode
 from robot_rl.specs import ArraySpec
 from robot_rl.values import RecordingMeta, Stream
-from robot_rl.view.signals import Gap, element_names, element_units, find_gaps, followed_states, spells
+from robot_rl.view.signals import Gap, element_names, element_units, find_gaps, followed_states, from_extra, spells
 from tests.view.view_data import MS, SPEC, recording
 
 Q = ArraySpec(name="state", shape=(3,), unit="px, px, rad")
@@ -24,6 +24,24 @@ def test_names_that_do_not_fit_the_sample_give_way_to_indices(names):
     imported = {"features": {"f": {"names": names}}, "streams": {"f": "state"}}
     assert element_names(Q, RecordingMeta(extra={"imported": imported})) == ["0", "1", "2"]
     assert element_names(Q, RecordingMeta()) == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize(
+    "imported", [0.5, "lerobot", {"features": 3}, {"streams": {"f": "state"}, "features": {"f": ["x", "y", "th"]}}]
+)
+def test_something_else_under_the_name_of_what_an_import_notes_is_nothing_noted(imported):
+    assert element_names(Q, RecordingMeta(extra={"imported": imported})) == ["0", "1", "2"]
+
+
+def test_what_was_noted_is_found_one_name_within_another():
+    meta = RecordingMeta(extra={"quality": {"level": "warn", "streams": {"front": {"gaps": 1}}}, "imported": 0.5})
+    assert from_extra(meta, "quality", "streams", "front") == {"gaps": 1}
+    assert (
+        from_extra(meta, "quality", "level")
+        == from_extra(meta, "imported", "streams")
+        == from_extra(meta, "operator")
+        == {}
+    )
 
 
 def test_a_list_of_units_is_one_for_each_element_and_a_single_one_is_for_all():

@@ -1,6 +1,8 @@
 """The report of a store: what is counted, and what a page says."""
 
 import json
+import re
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from robot_rl.cli.main import main
 from robot_rl.data.store import EpisodeStore
 from robot_rl.errors import StoreError
+from robot_rl.view.charts import spreads
 from robot_rl.view.store_report import read_check, store_sections
 from robot_rl.view.survey import sessions, survey
 from robot_rl.view.thumbnails import montages
@@ -101,6 +104,39 @@ def test_a_check_of_another_store_is_left_out_and_a_damaged_one_is_named(tmp_pat
     (tmp_path / "check.json").write_text("{}")
     with pytest.raises(StoreError, match=r"needs severity, findings, episodes, digest, got \[\]"):
         read_check(tmp_path / "check.json")
+
+
+@pytest.mark.parametrize("quality", [0.5, "good", None, {"level": "ok", "streams": 2}, {"streams": {"front": 0.5}}])
+def test_a_quality_that_no_recorder_noted_is_no_verdict(tmp_path, quality):
+    made = store(tmp_path / "store", episodes=1)
+    made.append(recording(meta={"extra": {"quality": quality}}), id="rated")
+    found = {e.id: e for e in survey(made).episodes}
+    assert found["rated"].recorder == ("ok" if quality and "level" in str(quality) else "")
+    assert found["rated"].flags == []
+    assert main(["report", f"store={tmp_path}/store"]) == 0
+
+
+def test_ends_of_a_row_have_all_their_digits_while_there_is_room():
+    low, high = np.array([0.0, -1e12]), np.array([1234.0, 0.000123456])
+    svg = spreads(["steps", "stamp"], low, high, np.stack([low, high]), title="episodes")
+    ticks = re.findall(r'class="tick"[^>]*>([^<]*)<', svg)
+    assert ticks == ["min", "max", "0", "1,234", "-1e+12", "0.000123"]
+
+
+def test_names_and_smallest_values_lie_within_the_picture_and_beside_one_another():
+    name, low = "left_shoulder_pitch", np.array([-8.64e-07])
+    svg = spreads([name], low, low + 1, low[None], title="joint_velocity [rad/s]")
+    texts = re.findall(r'<text x="([^"]*)" y="([^"]*)"[^>]*text-anchor="(\w+)">([^<]*)<', svg)
+    letter = 8.0
+    spans = [
+        (float(y), float(x) - (letter * len(text) if anchor == "end" else 0.0),
+         float(x) + (letter * len(text) if anchor == "start" else 0.0))
+        for x, y, anchor, text in texts
+    ]  # fmt: skip
+    assert all(0 <= start < end <= 1000 for _, start, end in spans)
+    for line in {y for y, _, _ in spans}:
+        row = sorted((start, end) for y, start, end in spans if y == line)
+        assert all(end <= start for (_, end), (start, _) in pairwise(row))
 
 
 def test_an_empty_store_has_a_report_too(tmp_path):
