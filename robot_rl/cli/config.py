@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from robot_rl.cli.config_types import check_types
 from robot_rl.errors import ConfigError
 
 CONFIG_DIR = Path(__file__).resolve().parents[2] / "configs"
@@ -26,38 +29,91 @@ def _known_keys(node: Any, prefix: str = "") -> list[str]:
     return [key for name, child in node.items() for key in (f"{prefix}{name}", *_known_keys(child, f"{prefix}{name}."))]
 
 
-def _explain(error: Exception, overrides: Sequence[str]) -> str:
-    """Return a message that names the wrong key and the nearest right ones."""
-    text = str(error)
-    match = re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct", text)
-    if match is None:
-        return text.strip()
-    key = next(group for group in match.groups() if group)
+def _parsed(overrides: Sequence[str]) -> list[Override]:
+    """Return overrides as Hydra reads them.
+
+    Raises:
+        ConfigError: One is not written as `key=value`.
+    """
+    parser, parsed = OverridesParser.create(), []
+    for item in overrides:
+        if "=" not in item and not item.startswith("~"):
+            raise ConfigError(
+                f"expected key=value, got `{item}`; `robot-rl <command> --help` lists the keys, and "
+                "`robot-rl <command> --cfg` what they are set to"
+            )
+        try:
+            override = parser.parse_override(item)
+        except HydraException as error:
+            raise ConfigError(
+                f"`{item}` does not parse: {str(error).splitlines()[0]}; text with special characters takes quotes "
+                "that the shell leaves: 'key=\"text\"'"
+            ) from error
+        if override.is_sweep_override():
+            raise ConfigError(f"`{item}` gives several values; a list takes brackets: key=[1,2]")
+        if _chooses(override) and override.value() is None and not override.is_delete():
+            raise ConfigError(f"`{item}` must name a file: one of {choices(override.key_or_group)}")
+        parsed.append(override)
+    return parsed
+
+
+def choices(group: str) -> list[str]:
+    """Return the names that a group of configuration files takes, such as those of `task=`."""
+    return sorted(path.stem for path in (CONFIG_DIR / group).glob("*.yaml"))
+
+
+def _chooses(override: Override) -> bool:
+    """Return whether an override chooses a file of a group, and does not set a value."""
+    return (CONFIG_DIR / override.key_or_group).is_dir() and not isinstance(override.value(), dict)
+
+
+def _compose(overrides: Sequence[str]) -> DictConfig:
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-        known = _known_keys(OmegaConf.to_container(compose("config"), resolve=False))
+        return compose("config", overrides=list(overrides))
+
+
+def _explain(error: Exception, parsed: Sequence[Override]) -> str:
+    """Return a message that names the wrong key and the nearest right ones of the files that were chosen."""
+    text = str(error).partition("Config search path:")[0].strip()
+    patterns = (r"full_key: (\S+)", r"(?:Could not override|Could not delete from config\.) '([^'@]+)'")
+    whole = f"{error} {error.__cause__}"  # of a mapping that was given, only the cause knows which key it is
+    key = next((match[1] for pattern in patterns if (match := re.search(pattern, whole))), None)
+    if key is None:
+        return text
+    known = _known_keys(OmegaConf.to_container(_compose(_chosen(parsed)), resolve=False))
     near = difflib.get_close_matches(key, known, n=3)
     hint = f"did you mean {', '.join(near)}?" if near else f"top-level keys: {sorted(k for k in known if '.' not in k)}"
-    return f"unknown config key `{key}` in {list(overrides)}; {hint}"
+    given = [item for item in parsed if f"{key}.".startswith(f"{item.key_or_group}.")]
+    return f"unknown config key `{key}` in `{given[-1].input_line if given else key}`; {hint}"
+
+
+def _chosen(parsed: Sequence[Override]) -> list[str]:
+    return [str(item.input_line) for item in parsed if _chooses(item)]
 
 
 def load_config(overrides: Sequence[str]) -> DictConfig:
     """Return configs/config.yaml with the overrides applied and every reference resolved.
 
+    A value must be of the kind of the default that it replaces (`config_types`); `train.steps=1e4` is 10000.
+
     Raises:
-        ConfigError: An unknown key or choice, or a value that does not parse; names the key and what exists.
+        ConfigError: An unknown key or choice, or a value that does not parse or is of another kind; names the key and
+            what exists.
     """
     if not CONFIG_DIR.is_dir():
         raise ConfigError(
             f"no configs folder at {CONFIG_DIR}; install the project with `pip install -e .` from its root"
         )
+    parsed = _parsed(overrides)
     try:
-        with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-            config = compose("config", overrides=list(overrides))
+        config = _compose(overrides)
+        if given := [item.key_or_group for item in parsed if not _chooses(item) and not item.is_delete()]:
+            check_types(config, _compose(_chosen(parsed)), given)
         OmegaConf.resolve(config)
         if missing := sorted(OmegaConf.missing_keys(config)):
             raise ConfigError(f"{', '.join(f'`{key}`' for key in missing)} must be given; there is no default")
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_explain(error, overrides)) from error
+        raise ConfigError(_explain(error, parsed)) from error
     return config
 
 

@@ -19,6 +19,7 @@ from robot_rl.cli.distill_teacher import Teacher
 from robot_rl.cli.model_card import trained_model
 from robot_rl.cli.threads import numeric_threads
 from robot_rl.data.windows import WindowDataset
+from robot_rl.errors import ConfigError
 from robot_rl.evaluation.statistics import clopper_pearson
 
 if TYPE_CHECKING:
@@ -38,6 +39,17 @@ def held_out(val: WindowDataset, n: int) -> dict[str, Tensor]:
     return {name: torch.from_numpy(value) for name, value in val.gather(index).obs.items()}
 
 
+def check_counts(settings: DictConfig) -> None:
+    """Raise where the settings `distill` leave nothing to measure.
+
+    Raises:
+        ConfigError: Names the setting.
+    """
+    for name in ("calls", "observations"):
+        if settings[name] < 1:
+            raise ConfigError(f"`distill.{name}` must be at least 1, got {settings[name]}")
+
+
 def variants(teacher: Teacher, head: ChunkNetwork, few: list[int]) -> dict[str, ChunkNetwork]:
     """Return the teacher at K and at fewer steps, and the head, by name."""
     named: dict[str, ChunkNetwork] = {f"teacher, {teacher.n_steps} steps": teacher.model}
@@ -47,10 +59,15 @@ def variants(teacher: Teacher, head: ChunkNetwork, few: list[int]) -> dict[str, 
 
 
 def compare(config: DictConfig, teacher: Teacher, val: WindowDataset, console: Console) -> dict[str, Any]:
-    """Measure the head in `distill.out` beside its teacher, write `report.json` there and return what it holds."""
+    """Measure the head in `distill.out` beside its teacher, write `report.json` there and return what it holds.
+
+    Raises:
+        ConfigError: `distill.calls` or `distill.observations` is below 1.
+    """
     import torch
 
     settings = config.distill
+    check_counts(settings)
     _, head = trained_model(settings.out)
     models = variants(teacher, head, plain(settings.teacher_steps))
     obs = held_out(val, settings.observations)

@@ -83,8 +83,35 @@ def _subject(config: DictConfig) -> tuple[str, Callable[[], Policy]]:
     raise ConfigError(f"`evaluate.what` must be bundle or run, got {config.evaluate.what!r}")
 
 
+def check(config: DictConfig) -> None:
+    """Raise on what every worker would fail with, before any is started.
+
+    Raises:
+        ConfigError: `evaluate.episodes` or `evaluate.workers` below 1, or the task has no simulation.
+        BundleError: The bundle does not fit the task's robot; names each disagreement.
+    """
+    for name in ("episodes", "workers"):
+        if config.evaluate[name] < 1:
+            raise ConfigError(f"`evaluate.{name}` must be at least 1, got {config.evaluate[name]}")
+    if config.evaluate.what != "bundle":
+        return
+    bundle = PolicyBundle.open(config.bundle)
+    env: Env = build(simulation(config))
+    try:
+        bundle.check_fits(env.spec)
+    finally:
+        env.close()
+
+
 def summarise(config: DictConfig, console: Console) -> EvaluationSummary:
-    """Run the rollouts, continuing an interrupted evaluation of the same policy."""
+    """Run the rollouts, continuing an interrupted evaluation of the same policy.
+
+    Raises:
+        ConfigError: A setting of `evaluate` cannot be, or `evaluate.out` holds another evaluation.
+        BundleError: The bundle does not fit the task's robot.
+        EvaluationError: Seeds that could not be played.
+    """
+    check(config)
     name, policy_factory = _subject(config)
     env, env_factory = environment(config, config.evaluate.latency)
     command = shlex.join(["robot-rl", *sys.argv[1:]])

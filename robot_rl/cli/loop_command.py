@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import FrameType
 
 import numpy as np
 from omegaconf import DictConfig
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -107,27 +112,54 @@ def _drive(config: DictConfig, env: Env, bundle: PolicyBundle, console: Console)
         return _play(config, loop, console)
 
 
+@contextmanager
+def ended_by_ctrl_c() -> Iterator[threading.Event]:
+    """Let the first Ctrl-C only set the event, so that motion ends between two ticks; a second one interrupts.
+
+    Signals can be caught in the main thread alone; elsewhere this does nothing.
+    """
+    ended = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield ended
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def end(number: int, frame: FrameType | None) -> None:
+        ended.set()
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, end)
+    try:
+        yield ended
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _play(config: DictConfig, loop: ControlLoop, console: Console) -> LoopReport:
-    """Play episodes with a loop until the time is used up."""
+    """Play episodes with a loop until the time is used up or Ctrl-C ends it."""
     rate = loop.control_hz
-    left, seed = round(config.loop.seconds * rate), int(config.loop.first_seed)
+    left, seed = max(1, round(config.loop.seconds * rate)), int(config.loop.first_seed)
     total = LoopReport(control_hz=rate)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, auto_refresh=False) as progress:  # a refreshing thread would be in the way
+    # A refreshing thread would be in the way.
+    with Progress(*columns, console=console, auto_refresh=False) as progress, ended_by_ctrl_c() as ended:
         bar_id = progress.add_task(f"control loop at {rate:g} Hz", total=left)
-        while left > 0:
-            report = loop.run(seed=seed, ticks=left)
+        while left > 0 and not ended.is_set():
+            report = loop.run(seed=seed, ticks=left, stop=ended.is_set)
             total.add(report)
             progress.advance(bar_id, report.ticks)
             progress.refresh()
             left, seed = left - report.ticks, seed + 1
             if report.stopped is not None:
                 break
+    if ended.is_set():
+        took = f"{total.ticks / rate:.1f} of {config.loop.seconds:g} s"
+        console.print(f"ended by Ctrl-C after {took}: nothing more is commanded, the arm holds what it was told last")
     return total
 
 
 def run(config: DictConfig, console: Console) -> LoopReport:
-    """Drive for `loop.seconds`, print latencies and counts, and keep them in `loop.out`.
+    """Drive for `loop.seconds`, print latencies and counts, and keep them in `loop.out`; Ctrl-C ends it sooner.
 
     Raises:
         ConfigError: A setting of `loop` is not among the choices, or arm, policy and rate do not go together.
@@ -135,6 +167,8 @@ def run(config: DictConfig, console: Console) -> LoopReport:
     """
     if config.loop.inference not in RUNNERS:
         raise ConfigError(f"`loop.inference` must be one of {list(RUNNERS)}, got {config.loop.inference!r}")
+    if not 0 < config.loop.seconds < math.inf:
+        raise ConfigError(f"`loop.seconds` must be above 0 and finite, got {config.loop.seconds:g}; Ctrl-C ends it")
     env: Env = build(simulation(config))
     try:
         bundle = PolicyBundle.open(config.bundle)
@@ -145,7 +179,7 @@ def run(config: DictConfig, console: Console) -> LoopReport:
         env.close()
     table = Table(show_header=False, title=f"control loop on `{config.task.name}`", title_justify="left")
     for label, value in report.rows():
-        table.add_row(label, value)
+        table.add_row(escape(label), escape(value))  # a unit in brackets is no markup
     console.print(table)
     out = Path(config.loop.out)
     out.mkdir(parents=True, exist_ok=True)

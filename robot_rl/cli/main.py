@@ -6,6 +6,7 @@ import importlib
 import logging
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 
 from rich.console import Console
 from rich.logging import RichHandler
@@ -13,7 +14,9 @@ from rich.table import Table
 
 from robot_rl import __version__
 from robot_rl.cli.calibrate_command import run as run_calibrate
+from robot_rl.cli.command_help import is_asked, show_help
 from robot_rl.cli.config import load_config
+from robot_rl.cli.file_trouble import explain
 from robot_rl.cli.up_command import exec_graph
 from robot_rl.errors import ConfigError, RobotRLError
 
@@ -43,6 +46,11 @@ COMMANDS = {
     "doctor": "check this machine: libraries, rendering, disk, threads",
 }
 
+CONTINUE = frozenset(
+    {"demo", "collect", "import", "train", "finetune", "distill", "evaluate", "validate", "ab", "compose"}
+)
+"""Commands that, given again, go on where they were interrupted."""
+
 
 def usage(console: Console) -> None:
     """Print the table of commands."""
@@ -53,7 +61,8 @@ def usage(console: Console) -> None:
         "usage: robot-rl <command> [key=value ...]     e.g. robot-rl train task=pusht train.steps=1000", markup=False
     )
     console.print(table)
-    console.print("robot-rl <command> --cfg prints the configuration a command would run with.")
+    console.print("robot-rl <command> --help explains a command's settings.", markup=False)
+    console.print("robot-rl <command> --cfg prints the configuration a command would run with.", markup=False)
 
 
 def run(command: str, overrides: Sequence[str], console: Console) -> int:
@@ -65,6 +74,9 @@ def run(command: str, overrides: Sequence[str], console: Console) -> int:
     """
     if command not in COMMANDS:
         raise ConfigError(f"unknown command `{command}`; there is {', '.join(COMMANDS)}")
+    if is_asked(overrides) and not (command == "up" and find_spec("rclpy")):  # the graphs explain themselves
+        show_help(command, COMMANDS[command], console)
+        return 0
     if command == "up":
         exec_graph(overrides)
     if command == "calibrate":
@@ -103,12 +115,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return run(arguments[0], arguments[1:], console)
     except RobotRLError as error:
-        console.print(f"[bold red]{type(error).__name__}[/bold red]: ", end="")
-        console.print(str(error), markup=False)
-        return 2
+        return _refuse(type(error).__name__, str(error), console)
+    except OSError as error:
+        if (told := explain(error, arguments[0], arguments[1:])) is None:
+            raise
+        return _refuse(type(error).__name__, told, console)
     except KeyboardInterrupt:
-        console.print("interrupted; the same command continues where this one stopped")
+        more = "; the same command continues where this one stopped" if arguments[0] in CONTINUE else ""
+        console.print(f"interrupted{more}")
         return 130
+
+
+def _refuse(kind: str, text: str, console: Console) -> int:
+    """Say why a request was refused and return its exit status."""
+    console.print(f"[bold red]{kind}[/bold red]: ", end="")
+    console.print(text, markup=False)
+    return 2
 
 
 if __name__ == "__main__":

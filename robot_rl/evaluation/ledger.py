@@ -64,6 +64,7 @@ class Ledger:
             if found.get(key) != expected:
                 raise ConfigError(
                     f"{self.path} holds results of another evaluation: `{key}` is {found.get(key)!r}, expected "
-                    f"{expected!r}; choose another output folder, or delete this one"
+                    f"{expected!r}; choose another output folder (`evaluate.out=<folder>` of `robot-rl evaluate`): "
+                    "these results stay as they are"
                 )
         self.results = {row.seed: row for row in rows}

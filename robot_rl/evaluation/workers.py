@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -73,7 +73,7 @@ class Worker:
         self.connection, theirs = context.Pipe()
         self.job: Job | None = None
         self.process = context.Process(target=_work, args=(theirs, factories), daemon=True)
-        with _one_thread():
+        with _one_thread(), _deaf_to_ctrl_c():
             self.process.start()
         theirs.close()
 
@@ -118,6 +118,20 @@ def _one_thread() -> Iterator[None]:
                 os.environ[name] = value
 
 
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """Let a child begin with SIGINT blocked: while it still imports, it could only print a traceback.
+
+    A Ctrl-C that comes meanwhile is not lost: it reaches this process when the block ends.
+    """
+    resource_tracker.ensure_running()  # which unblocks signals when it starts
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _work(connection: Connection, factories: bytes) -> None:
     """Play jobs until the pipe closes; report the first exception and end, so that no broken state is used again."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told, and ends us
@@ -131,10 +145,11 @@ def _work(connection: Connection, factories: bytes) -> None:
         while True:
             job = connection.recv()
             connection.send(_play(env, policy, job))
-    except (EOFError, BrokenPipeError):
+    except EOFError:
         return  # the parent is done with us, or gone
     except Exception:
-        connection.send(Failed(None if job is None else job.seed, traceback.format_exc()))
+        with suppress(ConnectionError):  # gone in the middle of an episode: nobody is there to be told
+            connection.send(Failed(None if job is None else job.seed, traceback.format_exc()))
 
 
 def _play(env: Env, policy: Policy, job: Job) -> EpisodeResult:

@@ -192,7 +192,10 @@ def check_same_config(old: Mapping[str, Any], new: Mapping[str, Any], *, where: 
         if was.get(key, absent) != now.get(key, absent)
     ]
     if changes:
-        raise ConfigError(f"cannot resume from {where}: {'; '.join(changes)}. Set it back, or train in another run_dir")
+        raise ConfigError(
+            f"cannot resume from {where}: {'; '.join(changes)}. Set it back, or give another output folder: `out` for "
+            "all commands, or the command's own (`run` of train, `finetune.out`, `distill.out`)"
+        )
 
 
 _ADVICE = "Restore it from a copy, continue from the checkpoint before it with resume='previous', or delete it"

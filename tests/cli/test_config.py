@@ -86,12 +86,28 @@ def test_every_policy_builds_with_every_denoiser(policy: str, denoiser: str) -> 
         (["loop.hertz=4"], r"unknown config key `loop.hertz`"),
         (["wibble=1"], r"unknown config key `wibble`"),
         (["task=juggle"], r"Could not find 'task/juggle'"),
-        (["train.steps"], r"(?i)missing|error parsing|extraneous|mismatched"),
+        (
+            ["algo=rl100_offline", "algo.critic.stepz=9"],
+            r"`algo.critic.stepz` in .*; did you mean algo\.critic\.steps,",
+        ),
+        (["collect={episodez: 4}"], r"unknown config key `collect.episodez` .*did you mean collect.episodes"),
+        (["~train.stepz"], r"unknown config key `train.stepz` in `~train.stepz`; did you mean train.steps"),
+        (["algo=null"], r"`algo=null` must name a file: one of \['dppo', "),
+        (["train.steps=1,2"], r"`train.steps=1,2` gives several values; a list takes brackets"),
+        (["out=a(b"], r"`out=a\(b` does not parse: .*takes quotes that the shell leaves"),
+        (["train.steps"], r"expected key=value, got `train.steps`; `robot-rl <command> --help` lists the keys"),
     ],
 )
 def test_a_wrong_override_is_refused_by_name(overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_config(overrides)
+
+
+def test_of_many_overrides_only_the_wrong_one_is_named() -> None:
+    with pytest.raises(ConfigError) as told:
+        load_config(["train.steps=4", "train.stepz=5", "seed=1"])
+    assert str(told.value).startswith("unknown config key `train.stepz` in `train.stepz=5`; did you mean train.steps,")
+    assert "seed=1" not in str(told.value)
 
 
 def test_an_unknown_argument_of_a_target_is_refused() -> None:
