@@ -61,7 +61,7 @@ def hg_dagger(
         ]  # fmt: skip
         command("train", *same)
         policy = folder / f"train_{number}"
-    command("evaluate", *same, "evaluate.what=run", "evaluate.video_episodes=0")
+    command("evaluate", *same, f"evaluate.out={folder / 'evaluate'}", "evaluate.what=run", "evaluate.video_episodes=0")
 
 
 def _play(policy: Path, folder: Path, *, seed: int, steps: int, wanted: int, settings: Sequence[str]) -> None:

@@ -61,7 +61,14 @@ def make_base(out: Path, settings: Sequence[str]) -> None:
     for name in ("collect", "train"):
         command(name, f"out={out}", *settings)
     if not (out / "evaluate" / "summary.json").exists():
-        command("evaluate", f"out={out}", "evaluate.what=run", "evaluate.video_episodes=0", *settings)
+        command(
+            "evaluate",
+            f"out={out}",
+            f"evaluate.out={out / 'evaluate'}",
+            "evaluate.what=run",
+            "evaluate.video_episodes=0",
+            *settings,
+        )
 
 
 def finetune(out: Path, arm: str, seed: int, *, steps: int, settings: Sequence[str]) -> None:
@@ -81,7 +88,7 @@ def filtered_bc(out: Path, seed: int, *, steps: int, settings: Sequence[str]) ->
     print(f"filtered BC, seed {seed}: {len(store)} demonstrations and successes")
     same = [f"out={folder}", f"seed={seed}", *settings]
     command("train", *same)
-    command("evaluate", *same, "evaluate.what=run", "evaluate.video_episodes=0")
+    command("evaluate", *same, f"evaluate.out={folder / 'evaluate'}", "evaluate.what=run", "evaluate.video_episodes=0")
 
 
 def _play(out: Path, folder: Path, seed: int, steps: int, settings: Sequence[str]) -> EpisodeStore:

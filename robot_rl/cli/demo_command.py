@@ -61,7 +61,7 @@ def _report(
         **{f"{stage} [s]": round(value, 1) for stage, value in seconds.items()},
     }
     sections = [
-        *evaluation_sections(summary, folder=config.evaluate.out),
+        *evaluation_sections(summary, folder=evaluate_command.results(config)),
         learning_section(Path(config.run) / "metrics.jsonl"),
         latency_section(loop.to_dict()),
         data_section(data),

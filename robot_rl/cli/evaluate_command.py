@@ -103,6 +103,13 @@ def check(config: DictConfig) -> None:
         env.close()
 
 
+def results(config: DictConfig) -> Path:
+    """Return the folder of an evaluation's results; that of a run lies in the run, where no other policy's are."""
+    if config.evaluate.out is not None:
+        return Path(config.evaluate.out)
+    return Path(config.run) / "evaluation" if config.evaluate.what == "run" else Path(config.out) / "evaluate"
+
+
 def summarise(config: DictConfig, console: Console) -> EvaluationSummary:
     """Run the rollouts, continuing an interrupted evaluation of the same policy.
 
@@ -129,7 +136,7 @@ def summarise(config: DictConfig, console: Console) -> EvaluationSummary:
             range(first, first + count),
             workers=config.evaluate.workers,
             on_result=show,
-            out_dir=config.evaluate.out,
+            out_dir=results(config),
             video_episodes=config.evaluate.video_episodes,
             meta=meta,
         )
@@ -146,7 +153,7 @@ def attest(config: DictConfig, summary: EvaluationSummary) -> Path:
 def run(config: DictConfig, console: Console) -> EvaluationSummary:
     """Evaluate, write report.html, and attest the bundle if it was evaluated as it executes by itself."""
     summary = summarise(config, console)
-    out = Path(config.evaluate.out)
+    out = results(config)
     if config.evaluate.what == "bundle" and config.evaluate.consensus is None:
         console.print(f"validation record: {attest(config, summary)}")
     title = f"Evaluation of {config.task.name}"

@@ -121,8 +121,8 @@ def _check_earned(earned: Sequence[float], n_transitions: int) -> None:
     if max(earned) == min(earned):
         raise ConfigError(
             f"all {len(earned)} episodes earned {earned[0]:g}, so there is nothing to learn reward from; add episodes "
-            "that succeeded and episodes that failed (`robot-rl collect collect.qualities=[1.0,0.5,0.2]`), or label them "
-            "(`robot-rl mend relabel`) and set algo.reward=success"
+            "that succeeded and episodes that failed (`robot-rl collect collect.qualities=[1.0,0.5,0.2]`), or label "
+            "them (`robot-rl mend relabel`) and set algo.reward=success"
         )
 
 
