@@ -70,12 +70,12 @@ def check_teacher(inner: DenoisingModel, teacher: DenoisingModel) -> None:
     Raises:
         ConfigError: Names the first thing that differs, with both values.
     """
-    for name in ("n_obs", "horizon", "action_dim", "action_offset", "relative_to", "guidance", "clip", "noise_scale"):
-        mine, theirs = getattr(inner, name), getattr(teacher, name)
-        if mine != theirs:
-            raise ConfigError(f"`{name}` is {mine!r} for the head and {theirs!r} for its teacher; distil it anew")
     if (mine := inner.path.kind) != (theirs := teacher.path.kind):
         raise ConfigError(f"the head is of a {mine} path and its teacher of a {theirs} path; distil it anew")
+    for name in ("n_obs", "horizon", "action_dim", "action_offset", "relative_to", "guidance", "clip", "noise_scale"):
+        ours, other = getattr(inner, name), getattr(teacher, name)
+        if ours != other:
+            raise ConfigError(f"`{name}` is {ours!r} for the head and {other!r} for its teacher; distil it anew")
     for name in ("scale", "offset"):
         ours, other = getattr(inner.normalizer, name), getattr(teacher.normalizer, name)
         if ours.shape != other.shape or not torch.allclose(ours, other.to(ours), rtol=1e-6, atol=1e-6):

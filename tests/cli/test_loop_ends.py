@@ -3,6 +3,7 @@
 import json
 import logging
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,14 @@ class Interrupting(StillArm):
             for _ in range(self._times):
                 signal.raise_signal(signal.SIGINT)
         return tick
+
+
+@pytest.fixture(autouse=True)
+def interrupts() -> Iterator[None]:
+    """Ctrl-C as in a terminal: a process that was started in the background begins with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="module")
