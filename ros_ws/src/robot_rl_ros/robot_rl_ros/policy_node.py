@@ -224,23 +224,25 @@ class PolicyNode(rclpy.lifecycle.LifecycleNode):
 
     def _begin(self) -> bool:
         """Let a newer bundle take over and start afresh; false if nothing may drive."""
-        self._outputs.nobody_drives()
         if problem := self._tally.settle():
-            self.get_logger().error(f"{problem}; no motion")
-            return False
+            return self._drive_nothing(problem)
         self._take_newer()
         if self._source.names_another(self._present()):
             self._newer = self._worker.submit(self._look_for_newer)
             self._newer.exception()  # waits: a bundle that was taken back must not drive once more
             self._take_newer()
         if self._source.names_another(self._present()):
-            self.get_logger().error(f"bundle {self._present().id} may not drive and the one that may cannot; no motion")
-            return False
+            return self._drive_nothing(f"bundle {self._present().id} may not drive and the one that may cannot")
         with self._lock:
             self._driver.reset()
         self._tally.drivers.begin()
         self._outputs.begin_episode(self._present().id, self._source.trial)
         return True
+
+    def _drive_nothing(self, why: str) -> bool:
+        self._outputs.nobody_drives()
+        self.get_logger().error(f"{why}; no motion")
+        return False
 
     def _end(self, outcome: str | None) -> None:
         """Count the episode, and look for the bundle that shall drive the next one."""
