@@ -58,5 +58,5 @@ class TrialLog:
             if found.get(key) != wanted.get(key):
                 raise ConfigError(
                     f"{self.path} holds trials of something else: `{key}` is {found.get(key)!r}, expected "
-                    f"{wanted.get(key)!r}; choose another output folder, or delete this one"
+                    f"{wanted.get(key)!r}; choose another output folder: these trials stay as they are"
                 )
