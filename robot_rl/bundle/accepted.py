@@ -62,14 +62,14 @@ def read_accepted(folder: str | Path) -> Accepted | None:
     return as_accepted(data, path)
 
 
-def as_accepted(data: Any, path: Path) -> Accepted | None:
-    """Return who drives from a file's plain values, `None` for null.
+def as_accepted(data: Any, path: Path) -> Accepted:
+    """Return who drives from a file's plain values.
 
     Raises:
         BundleError: They are not that; names the file.
     """
     try:
-        return None if data is None else Accepted(**{**data, "refused": tuple(data["refused"])})
+        return Accepted(**{**data, "refused": tuple(data["refused"])})
     except (KeyError, TypeError) as error:
         raise _damaged(path, error) from error
 

@@ -90,7 +90,8 @@ class RobotCell:
     def _who_drove(self) -> Accepted | None:
         """Return who drove before the comparison, which a session that was killed has left on the disk."""
         if self._kept.is_file():
-            return as_accepted(json.loads(self._kept.read_bytes()), self._kept)
+            kept = json.loads(self._kept.read_bytes())
+            return None if kept is None else as_accepted(kept, self._kept)
         before = read_accepted(self._folder)
         replace_file(self._kept, json.dumps(None if before is None else asdict(before)).encode())
         return before

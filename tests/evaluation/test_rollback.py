@@ -94,9 +94,10 @@ def test_a_pointer_to_what_is_not_there_is_refused(folder, ids):
     with pytest.raises(BundleError, match="holds no bundle 'gone'; it has"):
         write_accepted(folder, Accepted(bundle="gone"))
     assert read_accepted(folder) is None
-    (folder / POINTER).write_text("{}")
-    with pytest.raises(BundleError, match="does not say which bundle drives"):
-        read_accepted(folder)
+    for damaged in ("{}", "null", "{"):
+        (folder / POINTER).write_text(damaged)
+        with pytest.raises(BundleError, match="does not say which bundle drives"):
+            read_accepted(folder)
     with pytest.raises(BundleError, match=r"a bound in \[0, 1\]"):
         replace(Accepted(bundle="x"), bound=1.5)
 
