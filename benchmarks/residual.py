@@ -18,6 +18,7 @@ from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+from rich.console import Console
 from rich.progress import Progress
 
 from benchmarks._results import DOC_IMAGES, write_results
@@ -85,7 +86,7 @@ def filtered_bc(out: Path, seed: int, *, steps: int, settings: Sequence[str]) ->
     """Play so many steps with the base, keep what succeeded, and imitate demonstrations and successes together."""
     folder = out / f"filtered_bc_{seed}"
     store = _play(out, folder, seed, steps, settings)
-    print(f"filtered BC, seed {seed}: {len(store)} demonstrations and successes")
+    Console().print(f"filtered BC, seed {seed}: {len(store)} demonstrations and successes")
     same = [f"out={folder}", f"seed={seed}", *settings]
     command("train", *same)
     command("evaluate", *same, f"evaluate.out={folder / 'evaluate'}", "evaluate.what=run", "evaluate.video_episodes=0")

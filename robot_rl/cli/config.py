@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,23 @@ def _compose(overrides: Sequence[str]) -> DictConfig:
         return compose("config", overrides=list(overrides))
 
 
+@cache
+def _defaults(chosen: tuple[str, ...]) -> DictConfig:
+    """Return the configuration of the chosen files without other overrides; to be read only."""
+    return _compose(chosen)
+
+
+def at_least(least: float, given: Mapping[str, Any]) -> None:
+    """Raise unless each of the given settings is a number that is at least so much.
+
+    Raises:
+        ConfigError: Names the setting.
+    """
+    for name, value in given.items():
+        if not isinstance(value, int | float) or not value >= least:
+            raise ConfigError(f"`{name}` must be at least {least}, got {value!r}")
+
+
 def _explain(error: Exception, parsed: Sequence[Override]) -> str:
     """Return a message that names the wrong key and the nearest right ones of the files that were chosen."""
     text = str(error).partition("Config search path:")[0].strip()
@@ -80,15 +98,15 @@ def _explain(error: Exception, parsed: Sequence[Override]) -> str:
     key = next((match[1] for pattern in patterns if (match := re.search(pattern, whole))), None)
     if key is None:
         return text
-    known = _known_keys(OmegaConf.to_container(_compose(_chosen(parsed)), resolve=False))
+    known = _known_keys(OmegaConf.to_container(_defaults(_chosen(parsed)), resolve=False))
     near = difflib.get_close_matches(key, known, n=3)
     hint = f"did you mean {', '.join(near)}?" if near else f"top-level keys: {sorted(k for k in known if '.' not in k)}"
     given = [item for item in parsed if f"{key}.".startswith(f"{item.key_or_group}.")]
     return f"unknown config key `{key}` in `{given[-1].input_line if given else key}`; {hint}"
 
 
-def _chosen(parsed: Sequence[Override]) -> list[str]:
-    return [str(item.input_line) for item in parsed if _chooses(item)]
+def _chosen(parsed: Sequence[Override]) -> tuple[str, ...]:
+    return tuple(str(item.input_line) for item in parsed if _chooses(item))
 
 
 def load_config(overrides: Sequence[str]) -> DictConfig:
@@ -108,7 +126,7 @@ def load_config(overrides: Sequence[str]) -> DictConfig:
     try:
         config = _compose(overrides)
         if given := [item.key_or_group for item in parsed if not _chooses(item) and not item.is_delete()]:
-            check_types(config, _compose(_chosen(parsed)), given)
+            check_types(config, _defaults(_chosen(parsed)), given)
         OmegaConf.resolve(config)
         if missing := sorted(OmegaConf.missing_keys(config)):
             raise ConfigError(f"{', '.join(f'`{key}`' for key in missing)} must be given; there is no default")

@@ -13,13 +13,12 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from robot_rl.cli.config import plain
+from robot_rl.cli.config import at_least, plain
 from robot_rl.cli.distill_play import Arena, paired_difference
 from robot_rl.cli.distill_teacher import Teacher
 from robot_rl.cli.model_card import trained_model
 from robot_rl.cli.threads import numeric_threads
 from robot_rl.data.windows import WindowDataset
-from robot_rl.errors import ConfigError
 from robot_rl.evaluation.statistics import clopper_pearson
 
 if TYPE_CHECKING:
@@ -45,9 +44,7 @@ def check_counts(settings: DictConfig) -> None:
     Raises:
         ConfigError: Names the setting.
     """
-    for name in ("calls", "observations"):
-        if settings[name] < 1:
-            raise ConfigError(f"`distill.{name}` must be at least 1, got {settings[name]}")
+    at_least(1, {f"distill.{name}": settings[name] for name in ("calls", "observations")})
 
 
 def variants(teacher: Teacher, head: ChunkNetwork, few: list[int]) -> dict[str, ChunkNetwork]:

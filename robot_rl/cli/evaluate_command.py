@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from robot_rl.bundle import PolicyBundle
-from robot_rl.cli.config import build, plain, simulation
+from robot_rl.cli.config import at_least, build, plain, simulation
 from robot_rl.cli.latency import read_latency
 from robot_rl.cli.model_card import ModelCard, torch_policy
 from robot_rl.cli.progress import bar
@@ -90,9 +90,7 @@ def check(config: DictConfig) -> None:
         ConfigError: `evaluate.episodes` or `evaluate.workers` below 1, or the task has no simulation.
         BundleError: The bundle does not fit the task's robot; names each disagreement.
     """
-    for name in ("episodes", "workers"):
-        if config.evaluate[name] < 1:
-            raise ConfigError(f"`evaluate.{name}` must be at least 1, got {config.evaluate[name]}")
+    at_least(1, {f"evaluate.{name}": config.evaluate[name] for name in ("episodes", "workers")})
     if config.evaluate.what != "bundle":
         return
     bundle = PolicyBundle.open(config.bundle)

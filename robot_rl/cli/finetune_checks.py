@@ -12,27 +12,15 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from robot_rl.cli.chain_card import tuned_chain
-from robot_rl.cli.config import build, plain
+from robot_rl.cli.config import at_least, build, plain
 from robot_rl.cli.distill_command import head_card, new_head
 from robot_rl.cli.distill_teacher import open_teacher
 from robot_rl.cli.finetune_base import identify
 from robot_rl.cli.finetune_head import make_companion
 from robot_rl.cli.model_card import ModelCard
-from robot_rl.errors import ConfigError
 from robot_rl.rl.rounds.collection import round_seeds
 
 OFFLINE_PARTS = ("critic", "dynamics", "gate", "improve", "clip", "behaviour", "noise")
-
-
-def at_least(least: int, **given: Any) -> None:
-    """Raise unless each number is at least so much; `__` in a name stands for a dot.
-
-    Raises:
-        ConfigError: Names the setting.
-    """
-    for name, value in given.items():
-        if not isinstance(value, int | float) or not value >= least:
-            raise ConfigError(f"`{name.replace('__', '.')}` must be at least {least}, got {value!r}")
 
 
 def check_base(config: DictConfig) -> None:
@@ -53,8 +41,8 @@ def check_offline(config: DictConfig, where: str = "algo") -> None:
     """
     check_base(config)
     algo = plain(config.algo)
-    evaluation = {f"{where}.evaluation.{key}": algo["evaluation"][key] for key in ("n_starts", "horizon")}
-    at_least(1, **evaluation, **({} if algo["stride"] is None else {f"{where}.stride": algo["stride"]}))
+    counts = {f"{where}.evaluation.{key}": algo["evaluation"][key] for key in ("n_starts", "horizon")}
+    at_least(1, counts if algo["stride"] is None else {**counts, f"{where}.stride": algo["stride"]})
     for name in OFFLINE_PARTS:
         if algo[name] is not None:
             build(algo[name])
@@ -71,7 +59,7 @@ def check_online(config: DictConfig, where: str = "algo") -> None:
     counts = {f"{where}.{key}": algo[key] for key in ("lanes", "episodes")} | {"finetune.steps": f.steps}
     if f.eval_every is not None:
         counts |= {"finetune.eval_every": f.eval_every, "finetune.eval_episodes": f.eval_episodes}
-    at_least(1, **counts)
+    at_least(1, counts)
     chain = tuned_chain(config.base, algo["chain"])
     build(algo["critic"], chain.encoder)
     build(algo["ppo"], n_execute=ModelCard.load(config.base).n_execute)
@@ -85,10 +73,9 @@ def check_rounds(config: DictConfig) -> None:
         ConfigError: Names the setting, or what could not be made of a node.
     """
     algo, f = plain(config.algo), config.finetune
-    at_least(1, algo__rounds__n=algo["rounds"]["n"], algo__rounds__lanes=algo["rounds"]["lanes"])
-    at_least(0, algo__rounds__again=algo["rounds"]["again"], evaluate__episodes=config.evaluate.episodes)
-    at_least(1, algo__judge__block=algo["judge"]["block"], algo__judge__lanes=algo["judge"]["lanes"])
-    at_least(1, algo__rounds__imitation__steps=algo["rounds"]["imitation"]["steps"])
+    counts = ("rounds.n", "rounds.lanes", "rounds.imitation.steps", "judge.block", "judge.lanes")
+    at_least(1, {f"algo.{key}": OmegaConf.select(config.algo, key) for key in counts})
+    at_least(0, {"algo.rounds.again": algo["rounds"]["again"], "evaluate.episodes": config.evaluate.episodes})
     round_seeds(int(f.first_seed), 0, int(algo["rounds"]["episodes"]))
     build(algo["judge"]["test"])
     check_offline(_with(config, algo["offline"]), "algo.offline")

@@ -10,10 +10,9 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
-from robot_rl.cli.config import plain
+from robot_rl.cli.config import at_least, plain
 from robot_rl.cli.evaluate_command import environment
 from robot_rl.cli.finetune_card import FILE, FinetuneCard, base_policy, finetuned_policy, make_card
-from robot_rl.cli.finetune_checks import at_least
 from robot_rl.cli.finetune_judge import Subject, judge_all, write_outcome
 from robot_rl.cli.finetune_ppo import is_ppo
 from robot_rl.cli.finetune_ppo import run as run_ppo
@@ -137,7 +136,7 @@ def run(config: DictConfig, console: Console) -> dict[str, EvaluationSummary]:
         ConfigError: A setting that one of its stages cannot have; before the first one begins.
     """
     stage = plain(config.algo).get("stage")
-    at_least(1 if stage is None else 0, evaluate__episodes=config.evaluate.episodes)
+    at_least(1 if stage is None else 0, {"evaluate.episodes": config.evaluate.episodes})
     if stage == "offline":
         from robot_rl.cli import finetune_offline
 
@@ -148,7 +147,7 @@ def run(config: DictConfig, console: Console) -> dict[str, EvaluationSummary]:
         return finetune_flywheel.run(config, console)
     if is_ppo(config):
         return run_ppo(config, console)
-    at_least(1, finetune__steps=config.finetune.steps)
+    at_least(1, {"finetune.steps": config.finetune.steps})
     card = prepare(config)
     train(config, card, console)
     if config.finetune.role != "both":

@@ -71,14 +71,14 @@ def check_scenes(config: DictConfig) -> None:
     Raises:
         ConfigError: Names the settings.
     """
-    f = config.finetune
-    judging, final = scenes(config).values()
+    f, decide = config.finetune, scenes(config)
+    judging, final = decide.values()
     if overlap := sorted(set(judging) & set(final)):
         raise ConfigError(
             f"the scenes of `evaluate` must decide nothing before: seed {overlap[0]} is also one that algo.judge "
             f"decides by ({_told(judging)}); give evaluate.first_seed or algo.judge.first_seed others"
         )
-    for key, seeds in scenes(config).items():
+    for key, seeds in decide.items():
         if seeds and seeds[-1] >= int(f.first_seed):
             raise ConfigError(
                 f"the scenes of `{key}`, {_told(seeds)}, must not be played to learn from: playing takes all seeds "

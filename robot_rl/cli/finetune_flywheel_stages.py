@@ -121,13 +121,18 @@ def offline(work: Work, number: int) -> StageDone:
     )  # fmt: skip
 
 
+def ids_before(work: Work, number: int) -> set[str]:
+    """Return the episodes that a round found in the store."""
+    found = work.state.find(f"round_{number}/{OFFLINE}")
+    assert found is not None
+    return set(found.facts["ids"])
+
+
 def play(work: Work, number: int) -> StageDone:
     """Play the current policy, with its noise, into the run's store."""
     rounds, f = work.algo["rounds"], work.config.finetune
     seeds = round_seeds(int(f.first_seed), number, int(rounds["episodes"]))
     card, model = trained_model(work.current)
-    before = work.state.find(f"round_{number}/{OFFLINE}")
-    assert before is not None
     make_env = environment(work.config, f.latency)[1]
     with InterruptFlag() as interrupt, bar(work.console) as progress, numeric_threads(int(f.threads)):
         task = progress.add_task(f"round {number}: playing", total=len(seeds))
@@ -149,7 +154,7 @@ def play(work: Work, number: int) -> StageDone:
 
         try:
             attempts = play_round(
-                player, work.store, seeds, f"rl100-round-{number}", before=set(before.facts["ids"]),
+                player, work.store, seeds, f"rl100-round-{number}", before=ids_before(work, number),
                 again=int(rounds["again"]), stop=lambda: interrupt.raised, on_attempt=begun, on_done=shown,
             )  # fmt: skip
         finally:
@@ -162,9 +167,7 @@ def play(work: Work, number: int) -> StageDone:
 
 def collected(work: Work, number: int) -> StageDone | None:
     """Return the stage of playing if somebody else has played enough episodes into the store since; else `None`."""
-    before = work.state.find(f"round_{number}/{OFFLINE}")
-    assert before is not None
-    new = sorted(set(work.store.ids()) - set(before.facts["ids"]))
+    new = sorted(set(work.store.ids()) - ids_before(work, number))
     wanted = int(work.algo["rounds"]["episodes"])
     if len(new) >= wanted:
         return _collected(work, number, Attempts(tuple(new), ()))

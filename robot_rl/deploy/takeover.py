@@ -8,7 +8,9 @@ All of it is a function of the inputs and the clock it is given.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -16,6 +18,15 @@ import numpy as np
 from robot_rl.errors import ConfigError
 
 Driver = Literal["policy", "human", "none"]
+
+
+def was_taken_over(human: Sequence[bool]) -> bool:
+    """Return whether a person took the arm within an episode, or never let go of it, by who drove, oldest first.
+
+    A person who had it when the episode began and gave it to the policy, as after setting the scene up, did not.
+    """
+    taken = any(now and not before for before, now in pairwise(human))
+    return taken or (len(human) > 0 and all(human))
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from robot_rl.data.store import EpisodeStore
+from robot_rl.deploy.takeover import was_taken_over
 from robot_rl.errors import ConfigError
 from robot_rl.values import Recording, RecordingMeta
 
@@ -135,6 +136,5 @@ def supervised_trials(store: EpisodeStore, bundle_id: str) -> list[RecordingMeta
 def _taken_over(recording: Recording) -> bool:
     """Whether the episode or its stream `by_human` says that a person took the arm from the policy, or kept it."""
     stream = recording.streams.get("by_human")
-    human = np.zeros(1, bool) if stream is None else np.asarray(stream.data[:], bool).ravel()
-    taken = bool((human[1:] & ~human[:-1]).any() or (len(human) and human.all()))
-    return taken or bool(recording.meta.extra.get("taken_over", False))
+    human = [] if stream is None else np.asarray(stream.data[:], bool).ravel().tolist()
+    return was_taken_over(human) or bool(recording.meta.extra.get("taken_over", False))

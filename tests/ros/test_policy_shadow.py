@@ -20,6 +20,7 @@ from robot_rl_ros.up import Running
 from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
 
+from robot_rl.bundle import PolicyBundle
 from robot_rl.bundle.accepted import read_accepted
 from robot_rl.evaluation.rollback import OUTCOMES, promote
 from tests.ros.formula_bundle import JOINTS as NAMES
@@ -66,6 +67,15 @@ def test_a_shadow_computes_compares_and_never_commands(ros_graph, tmp_path: Path
     assert json.loads((tmp_path / "shadow.jsonl").read_text()) == found
 
 
+def promoted(folder: Path) -> tuple[Path, PolicyBundle, PolicyBundle]:
+    """Return a folder of two bundles, the one to go back to, and the one that drives."""
+    folder.mkdir()
+    old = formula_bundle(folder / "old", per_step=0.01, created="2026-01-01T00:00:00+00:00")
+    new = formula_bundle(folder / "new", per_step=-0.02, created="2026-02-01T00:00:00+00:00")
+    promote(folder, new.id, incumbent=old.id, successes=20, trials=20, reason="validated")
+    return folder, old, new
+
+
 def fail(arm: Arm) -> None:
     """End the episode as the supervisor does."""
     arm._status.publish(String(data=json.dumps({"state": "failure", "index": arm.index, "outcome": "failure"})))
@@ -78,11 +88,7 @@ def counted(folder: Path) -> int:
 
 
 def test_a_bundle_that_fails_is_taken_back_before_the_next_episode(ros_graph, tmp_path: Path):
-    folder = tmp_path / "bundles"
-    folder.mkdir()
-    old = formula_bundle(folder / "old", per_step=0.01, created="2026-01-01T00:00:00+00:00")
-    new = formula_bundle(folder / "new", per_step=-0.02, created="2026-02-01T00:00:00+00:00")
-    promote(folder, new.id, incumbent=old.id, successes=20, trials=20, reason="validated")
+    folder, old, new = promoted(tmp_path / "bundles")
     arm = Arm(ros_graph.node)
     process = Process(
         name="policy", module="robot_rl_ros.policy_node",
@@ -112,11 +118,7 @@ def test_a_bundle_that_fails_is_taken_back_before_the_next_episode(ros_graph, tm
 
 
 def test_rescued_successes_are_failures_and_without_the_incumbent_nothing_moves(ros_graph, tmp_path: Path):
-    folder = tmp_path / "bundles"
-    folder.mkdir()
-    old = formula_bundle(folder / "old", per_step=0.01, created="2026-01-01T00:00:00+00:00")
-    new = formula_bundle(folder / "new", per_step=-0.02, created="2026-02-01T00:00:00+00:00")
-    promote(folder, new.id, incumbent=old.id, successes=20, trials=20, reason="validated")
+    folder, old, _ = promoted(tmp_path / "bundles")
     shutil.rmtree(folder / "old")
     arm, drivers = Arm(ros_graph.node), ros_graph.publisher(String, "control_source", LATCHED)
     with Running([described(folder, rollback_patience=10)]):

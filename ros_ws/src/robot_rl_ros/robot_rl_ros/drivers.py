@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from robot_rl.deploy.takeover import was_taken_over
+
 HUMAN = "human"
 
 
 class Drivers:
-    """Listens to who drives, and says whether a person took the arm from the policy.
-
-    A person who had it when the episode began and gave it to the policy, as after setting the scene up, did not.
-    """
+    """Listens to who drives, and says whether a person took the arm (`was_taken_over`)."""
 
     def __init__(self) -> None:
         self._within = [""]
@@ -26,4 +25,4 @@ class Drivers:
     @property
     def taken_over(self) -> bool:
         """Whether a person took the arm since the episode began, or never let go of it."""
-        return HUMAN in self._within[1:] or self._within == [HUMAN]
+        return was_taken_over([driver == HUMAN for driver in self._within])

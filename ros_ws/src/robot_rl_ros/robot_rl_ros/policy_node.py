@@ -78,7 +78,7 @@ class PolicyNode(rclpy.lifecycle.LifecycleNode):
         self._episode, self._running = -1, not self._follow
         self._origin_ns = 0
         self._driver: PolicyDriver
-        self._tally = EpisodeTally(self._source, self.get_logger().error)
+        self._tally = EpisodeTally(self, self._source)
         self._report = PolicyReport()
         self._diagnostics = Diagnostics(self, self._health)
 
@@ -108,10 +108,7 @@ class PolicyNode(rclpy.lifecycle.LifecycleNode):
             return TransitionCallbackReturn.FAILURE
         self._refusal = None
         self._outputs = PolicyOutputs(self, self._names, shadow=self._shadow, shadow_log=self._shadow_log)
-        self._episodes = [
-            self.create_subscription(String, "control_source", self._take_driver, LATCHED),
-            self.create_subscription(String, "episode/status", self._take_status, LATCHED),
-        ]
+        self._episodes = self.create_subscription(String, "episode/status", self._take_status, LATCHED)
         self._own_services = [
             self.create_service(Trigger, "~/reload", self._reload),
             self.create_service(Trigger, "~/reset", self._reset),
@@ -131,7 +128,7 @@ class PolicyNode(rclpy.lifecycle.LifecycleNode):
     def on_cleanup(self, state: rclpy.lifecycle.LifecycleState) -> TransitionCallbackReturn:
         """Give the bundle back and unsubscribe."""
         self._stop_ticking()
-        unsubscribe(self, [*self._obs_subscriptions, *self._episodes])
+        unsubscribe(self, [*self._obs_subscriptions, self._episodes])
         for service in self._own_services:
             self.destroy_service(service)
         self._outputs.close()
@@ -219,9 +216,6 @@ class PolicyNode(rclpy.lifecycle.LifecycleNode):
             self._end(status.get("outcome"))
         self._episode, self._running = episode, running
 
-    def _take_driver(self, msg: String) -> None:
-        self._tally.drivers.take(msg.data)
-
     def _begin(self) -> bool:
         """Let a newer bundle take over and start afresh; false if nothing may drive."""
         if problem := self._tally.settle():
@@ -248,8 +242,6 @@ class PolicyNode(rclpy.lifecycle.LifecycleNode):
         """Count the episode, and look for the bundle that shall drive the next one."""
         self._outputs.end_episode(self._present().id, self._driver.inference.to_dict)
         self._tally.end(self._present(), outcome)
-        if problem := self._tally.settle():
-            self.get_logger().error(problem)
         if self._newer is None and self._source.has_many:
             self._newer = self._worker.submit(self._look_for_newer)
 
